@@ -1,0 +1,153 @@
+#include "model/bpe.hpp"
+
+#include <limits>
+#include <queue>
+#include <tuple>
+#include <utility>
+
+#include "error.hpp"
+#include "model/byte_level.hpp"
+#include "model/tokenizer_json.hpp"
+
+namespace apb {
+
+using nlohmann::json;
+
+namespace {
+
+std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U | static_cast<std::uint32_t>(right);
+}
+
+std::pair<std::string, std::string> parse_merge(const json& merge, std::size_t index) {
+  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+  }
+  if (merge.is_string()) {
+    const auto text = merge.get<std::string>();
+    const auto space = text.find(' ');
+    if (space != std::string::npos) return {text.substr(0, space), text.substr(space + 1)};
+  }
+  fail("model.merges[{}] is {}, must be 'a b' or ['a', 'b']", index, merge.dump());
+}
+
+// A merge that was possible when it was found.
+struct Candidate {
+  std::int32_t rank;
+  std::int32_t position;  // of the left symbol
+  std::int32_t id;        // of the result
+
+  bool operator>(const Candidate& other) const {
+    return std::tie(rank, position) > std::tie(other.rank, other.position);
+  }
+};
+
+}  // namespace
+
+Bpe::Bpe(const json& model) {
+  json_expect(model, "model", "type", {"BPE"});
+  json_expect(model, "model", "dropout", {nullptr, 0.0});
+  json_expect(model, "model", "continuing_subword_prefix", {nullptr, ""});
+  json_expect(model, "model", "end_of_word_suffix", {nullptr, ""});
+  json_expect(model, "model", "fuse_unk", {false});
+  json_expect(model, "model", "byte_fallback", {false});
+  json_expect(model, "model", "ignore_merges", {false, true});
+  ignore_merges_ = model.value("ignore_merges", false);
+  read_vocabulary(model);
+  read_merges(json_child(model, "model", "merges"));
+}
+
+void Bpe::read_vocabulary(const json& model) {
+  const auto& vocabulary = json_child(model, "model", "vocab");
+  ids_.reserve(vocabulary.size());
+  for (const auto& [spelling, id] : vocabulary.items()) {
+    if (!id.is_number_integer()) fail("model.vocab['{}'] is {}, must be an id", spelling, id.dump());
+    auto bytes = bytes_of_spelling(spelling);
+    if (bytes) ids_.emplace(std::move(*bytes), id.get<std::int32_t>());
+  }
+  std::int32_t unknown_id = -1;
+  if (model.contains("unk_token") && !model["unk_token"].is_null()) {
+    unknown_id =
+        json_field<std::int32_t>(vocabulary, "model.vocab", json_field<std::string>(model, "model", "unk_token"));
+  }
+  for (std::size_t byte = 0; byte < byte_ids_.size(); ++byte) {
+    byte_ids_.at(byte) = id_of(std::string(1, static_cast<char>(byte))).value_or(unknown_id);
+  }
+}
+
+void Bpe::read_merges(const json& merges) {
+  merges_.reserve(merges.size());
+  for (std::size_t i = 0; i < merges.size(); ++i) {
+    const auto [left, right] = parse_merge(merges.at(i), i);
+    const auto find = [&, i = i](const std::string& spelling) {
+      const auto bytes = bytes_of_spelling(spelling);
+      const auto id = bytes ? id_of(*bytes) : std::nullopt;
+      if (!id) fail("model.merges[{}] needs the token '{}', which is not in model.vocab", i, spelling);
+      return *id;
+    };
+    merges_[pair_key(find(left), find(right))] = {static_cast<std::int32_t>(i), find(left + right)};
+  }
+}
+
+std::optional<std::int32_t> Bpe::id_of(std::string_view bytes) const {
+  const auto found = ids_.find(bytes);
+  if (found == ids_.end()) return std::nullopt;
+  return found->second;
+}
+
+void Bpe::encode(std::string_view piece, std::vector<std::int32_t>& ids) const {
+  if (ignore_merges_) {
+    if (const auto id = id_of(piece)) return ids.push_back(*id);
+  }
+  if (piece.size() > std::numeric_limits<std::int32_t>::max()) {
+    fail("a stretch of {} bytes without a word boundary is too long to tokenize", piece.size());
+  }
+  std::vector<Symbol> symbols;
+  symbols.reserve(piece.size());
+  for (const char c : piece) {
+    const auto id = byte_ids_.at(static_cast<unsigned char>(c));
+    const auto position = static_cast<std::int32_t>(symbols.size());
+    if (id >= 0) symbols.push_back({id, position - 1, position + 1});
+  }
+  if (symbols.empty()) return;
+  symbols.back().next = -1;
+  apply_merges(symbols);
+  for (const auto& symbol : symbols) {
+    if (symbol.id >= 0) ids.push_back(symbol.id);
+  }
+}
+
+std::optional<Bpe::Merge> Bpe::find_merge(const std::vector<Symbol>& symbols, std::int32_t position) const {
+  if (position < 0) return std::nullopt;
+  const auto& left = symbols[static_cast<std::size_t>(position)];
+  if (left.id < 0 || left.next < 0) return std::nullopt;
+  const auto found = merges_.find(pair_key(left.id, symbols[static_cast<std::size_t>(left.next)].id));
+  if (found == merges_.end()) return std::nullopt;
+  return found->second;
+}
+
+void Bpe::apply_merges(std::vector<Symbol>& symbols) const {
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
+  const auto propose = [&](std::int32_t position) {
+    if (const auto merge = find_merge(symbols, position)) candidates.push({merge->rank, position, merge->id});
+  };
+  for (std::int32_t position = 0; position < static_cast<std::int32_t>(symbols.size()); ++position) propose(position);
+
+  while (!candidates.empty()) {
+    const auto best = candidates.top();
+    candidates.pop();
+    const auto possible = find_merge(symbols, best.position);
+    if (!possible || possible->id != best.id) continue;  // an earlier merge took one of its symbols
+
+    auto& left = symbols[static_cast<std::size_t>(best.position)];
+    auto& right = symbols[static_cast<std::size_t>(left.next)];
+    left.id = best.id;
+    left.next = right.next;
+    right.id = -1;
+    if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = best.position;
+    propose(left.previous);
+    propose(best.position);
+  }
+}
+
+}  // namespace apb

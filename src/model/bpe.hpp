@@ -1,0 +1,57 @@
+// Byte-pair encoding of one piece of text.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace apb {
+
+/// Hashes std::string and std::string_view alike, so that a lookup needs no copy.
+struct StringHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+};
+template <typename Value>
+using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
+
+class Bpe {
+ public:
+  /// Reads `model` of tokenizer.json: type BPE, vocab, merges ("a b" or ["a", "b"]), ignore_merges, unk_token.
+  explicit Bpe(const nlohmann::json& model);
+
+  /// Appends the ids of the piece: single bytes, then the best-ranked merge first, the leftmost of equals.
+  /// Bytes without a vocabulary entry become unk_token, or nothing where the file has none. O(n log n).
+  void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
+
+  /// The id of the token with exactly these bytes.
+  std::optional<std::int32_t> id_of(std::string_view bytes) const;
+
+ private:
+  struct Merge {
+    std::int32_t rank;
+    std::int32_t id;
+  };
+  struct Symbol {
+    std::int32_t id;        // -1: merged into the symbol before
+    std::int32_t previous;  // index, -1: none
+    std::int32_t next;      // index, -1: none
+  };
+
+  void read_vocabulary(const nlohmann::json& model);
+  void read_merges(const nlohmann::json& merges);
+  std::optional<Merge> find_merge(const std::vector<Symbol>& symbols, std::int32_t position) const;
+  void apply_merges(std::vector<Symbol>& symbols) const;
+
+  StringMap<std::int32_t> ids_;                      // by the token's bytes
+  std::array<std::int32_t, 256> byte_ids_{};         // -1: none
+  std::unordered_map<std::uint64_t, Merge> merges_;  // by left id << 32 | right id
+  bool ignore_merges_ = false;
+};
+
+}  // namespace apb

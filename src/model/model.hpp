@@ -1,0 +1,45 @@
+// The weights of a decoder-only transformer on a device.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "device/device.hpp"
+#include "model/config.hpp"
+#include "model/safetensors.hpp"
+
+namespace apb {
+
+struct LayerWeights {
+  Buffer input_norm;                         // f32 [1, hidden]
+  std::unique_ptr<Weight> qkv;               // [(heads + 2 kv_heads) head_dim, hidden]: Q, K, V
+  std::unique_ptr<Weight> attention_output;  // [hidden, heads * head_dim]
+  Buffer post_attention_norm;                // f32 [1, hidden]
+  std::unique_ptr<Weight> gate_up;           // [2 intermediate, hidden]: gate, up
+  std::unique_ptr<Weight> down;              // [hidden, intermediate]
+};
+
+/// Locret's scorer of a layer: fc2(silu(fc1(Q, K, V))).
+struct RetainingHead {
+  std::unique_ptr<Weight> fc1;  // [inner, (heads + 2 kv_heads) head_dim]
+  std::unique_ptr<Weight> fc2;  // [kv_heads, inner]
+};
+
+struct Model {
+  ModelConfig config{};
+  Buffer embedding{};  // [vocabulary, hidden], compute type
+  std::vector<LayerWeights> layers{};
+  Buffer final_norm{};                           // f32 [1, hidden]
+  std::unique_ptr<Weight> head{};                // [vocabulary, hidden]; only where tokens are chosen
+  std::vector<RetainingHead> retaining_heads{};  // one a layer, or none
+};
+
+/// Reads the checkpoint onto the device. Throws Error that names the tensor when one is missing or has another shape.
+Model load_model(Device& device, const ModelConfig& config, const Checkpoint& checkpoint, bool with_head);
+
+/// Reads `model.layers.N.self_attn.fc1.weight` and `.fc2.weight` for every layer, or throws Error.
+std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config,
+                                                const Checkpoint& checkpoint);
+
+}  // namespace apb
