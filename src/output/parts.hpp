@@ -1,0 +1,69 @@
+// Results are committed while a run goes on, as part files in FILE.h5.parts/, and merged into FILE.h5 at its end.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "output/folder_lock.hpp"
+#include "output/results.hpp"
+
+namespace apb {
+
+/// What to do about an output that exists.
+enum class OpenMode { refuse_existing, overwrite, resume };
+
+struct OutputOptions {
+  std::filesystem::path file;
+  OpenMode mode = OpenMode::refuse_existing;
+  SavedArrays saved;
+  std::chrono::milliseconds part_interval{2000};  // rows of quick documents share a part for this long
+};
+
+/// Writes the output of one run. A row is safe once its part is renamed; rows not yet flushed are lost with the writer.
+/// Every error leaves what is on disk fit for a resumed run.
+class ResultsWriter {
+ public:
+  /// Locks the output and makes sure that it can be written. Overwriting removes old parts at once, but an old
+  /// FILE.h5 stays until finish().
+  ResultsWriter(OutputOptions options, RunInfo info);
+
+  /// Keys of the rows that need no further work. Failed rows are not among them, so that they are tried again.
+  const std::unordered_set<std::string>& finished_keys() const { return finished_keys_; }
+
+  /// Takes a finished row; writes a part if the last one is `part_interval` old.
+  void commit(ResultRow row);
+
+  /// Writes a part if there are rows and the last part is `part_interval` old. Call it now and then in long work.
+  void flush_if_due();
+
+  /// Writes a part if there are rows.
+  void flush();
+
+  /// Merges the file so far (resume) and all parts into FILE.h5, rows in the order of `ids` and others after them,
+  /// and removes the parts. Of rows with one id the newest counts, but a failure does not replace its key's success.
+  void finish(const std::vector<std::string>& ids);
+
+ private:
+  void refuse_existing() const;
+  void lock();
+  void remove_leftovers() const;
+  void remove_parts() const;
+  bool file_counts() const;
+  void check_saved_arrays(const std::filesystem::path& source, const SavedArrays& saved) const;
+  std::vector<ResultRow> collect(Arrays arrays) const;
+
+  OutputOptions options_;
+  RunInfo info_;
+  std::filesystem::path folder_;
+  std::optional<FolderLock> lock_;
+  std::unordered_set<std::string> finished_keys_;
+  std::vector<ResultRow> waiting_;
+  int next_part_ = 1;
+  std::chrono::steady_clock::time_point last_part_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace apb
