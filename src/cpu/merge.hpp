@@ -1,0 +1,13 @@
+// The merge of partial attentions.
+#pragma once
+
+#include <span>
+
+#include "device/device.hpp"
+
+namespace apb::cpu {
+
+/// Device::merge; shapes and types have been checked. 0 where no partial attention has seen a key.
+void merge(int threads, const HeadShape& shape, std::span<const PartialAttention> partials, View out);
+
+}  // namespace apb::cpu

@@ -1,0 +1,101 @@
+#include "cpu/onednn.hpp"
+
+#include <array>
+#include <cstring>
+#include <stdexcept>
+#include <string_view>
+
+namespace apb::cpu {
+namespace {
+
+dnnl::memory::data_type dnnl_type(DataType type) {
+  switch (type) {
+    case DataType::f32:
+      return dnnl::memory::data_type::f32;
+    case DataType::bf16:
+      return dnnl::memory::data_type::bf16;
+    default:
+      throw std::invalid_argument("products take f32 or bf16");
+  }
+}
+
+bool has_fast_bf16() {
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  const auto square = any_matrix(DataType::bf16, 64, 64);
+  try {
+    const std::string_view name = plan(engine, {square, square, square}).impl_info_str();
+    return name.starts_with("brg");
+  } catch (const dnnl::error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+std::byte* Scratch::reserve(std::size_t bytes) {
+  if (bytes > bytes_) {
+    data_.reset();
+    bytes_ = 0;
+    data_ = std::unique_ptr<std::byte[], Release>(new (alignment) std::byte[bytes]);
+    bytes_ = bytes;
+    std::memset(data_.get(), 0, bytes);
+  }
+  return data_.get();
+}
+
+DataType product_type(DataType compute_type) {
+  static const bool fast_bf16 = has_fast_bf16();
+  return compute_type == DataType::bf16 && fast_bf16 ? DataType::bf16 : DataType::f32;
+}
+
+dnnl::memory::desc dense(DataType type, std::int64_t rows, std::int64_t columns) {
+  return {dnnl::memory::dims{rows, columns}, dnnl_type(type), dnnl::memory::format_tag::ab};
+}
+
+dnnl::memory::desc transposed(DataType type, std::int64_t rows, std::int64_t columns) {
+  return {dnnl::memory::dims{rows, columns}, dnnl_type(type), dnnl::memory::format_tag::ba};
+}
+
+dnnl::memory::desc any_matrix(DataType type, std::int64_t rows, std::int64_t columns) {
+  return {dnnl::memory::dims{rows, columns}, dnnl_type(type), dnnl::memory::format_tag::any};
+}
+
+dnnl::matmul::primitive_desc plan(const dnnl::engine& engine, const ProductShape& shape) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);
+  if (shape.accumulate) {
+    dnnl::post_ops add;
+    add.append_sum(1.0F);
+    attributes.set_post_ops(add);
+  }
+  return {engine, shape.left, shape.right, shape.out, attributes};
+}
+
+Product::Product(const dnnl::engine& engine, const ProductShape& shape) : Product(plan(engine, shape)) {}
+
+Product::Product(const dnnl::matmul::primitive_desc& planned)
+    : primitive_(planned),
+      left_(planned.src_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
+      right_(planned.weights_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
+      out_(planned.dst_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
+      scratch_(planned.scratchpad_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
+      scratch_bytes_(planned.scratchpad_desc().get_size()) {}
+
+void Product::run(const dnnl::stream& stream, const std::byte* left, const std::byte* right, std::byte* out,
+                  std::byte* scratch) {
+  left_.set_data_handle(const_cast<std::byte*>(left));
+  right_.set_data_handle(const_cast<std::byte*>(right));
+  out_.set_data_handle(out);
+  scratch_.set_data_handle(scratch);
+  // The C interface, because the C++ one allocates its argument list on every call.
+  const std::array<dnnl_exec_arg_t, 4> arguments{{{DNNL_ARG_SRC, left_.get()},
+                                                  {DNNL_ARG_WEIGHTS, right_.get()},
+                                                  {DNNL_ARG_DST, out_.get()},
+                                                  {DNNL_ARG_SCRATCHPAD, scratch_.get()}}};
+  dnnl::error::wrap_c_api(
+      dnnl_primitive_execute(primitive_.get(), stream.get(), static_cast<int>(arguments.size()), arguments.data()),
+      "could not run a matrix product");
+}
+
+}  // namespace apb::cpu

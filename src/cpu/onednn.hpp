@@ -1,0 +1,88 @@
+// oneDNN in the few words that GEMM and attention need.
+#pragma once
+
+#include <omp.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <dnnl.hpp>
+#include <memory>
+#include <new>
+
+#include "device/view.hpp"
+
+namespace apb::cpu {
+
+/// OpenMP regions, and so oneDNN primitives made or run, use this many threads while it lives.
+class ScopedThreads {
+ public:
+  explicit ScopedThreads(int threads) : saved_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  ~ScopedThreads() { omp_set_num_threads(saved_); }
+  ScopedThreads(const ScopedThreads&) = delete;
+  ScopedThreads& operator=(const ScopedThreads&) = delete;
+
+ private:
+  int saved_;
+};
+
+/// Work space that only grows; zero when new, so that no NaN comes from nowhere.
+class Scratch {
+ public:
+  /// At least this many bytes; what was in there is lost when it grows.
+  std::byte* reserve(std::size_t bytes);
+  std::byte* data() const { return data_.get(); }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Release {
+    void operator()(std::byte* data) const { operator delete[](data, alignment); }
+  };
+  std::unique_ptr<std::byte[], Release> data_;
+  std::size_t bytes_ = 0;
+};
+
+/// The type that products of `compute_type` are computed in: f32 also for bf16 where the processor has no bf16
+/// instructions, and oneDNN only a slow reference.
+DataType product_type(DataType compute_type);
+
+/// A matrix [rows, columns], one row after the other. With gaps between the rows oneDNN falls back to slow code, down
+/// to its reference.
+dnnl::memory::desc dense(DataType type, std::int64_t rows, std::int64_t columns);
+
+/// A matrix [rows, columns], one column after the other.
+dnnl::memory::desc transposed(DataType type, std::int64_t rows, std::int64_t columns);
+
+/// A matrix [rows, columns] in the layout that oneDNN likes best.
+dnnl::memory::desc any_matrix(DataType type, std::int64_t rows, std::int64_t columns);
+
+struct ProductShape {
+  dnnl::memory::desc left;   // [m, k]
+  dnnl::memory::desc right;  // [k, n]
+  dnnl::memory::desc out;    // [m, n]
+  bool accumulate = false;
+};
+
+/// How oneDNN would compute the product; f32 is never lowered to a narrower type.
+dnnl::matmul::primitive_desc plan(const dnnl::engine& engine, const ProductShape& shape);
+
+/// out = left right, or out += left right. Made and run under the same number of threads, by one caller at a time.
+class Product {
+ public:
+  Product(const dnnl::engine& engine, const ProductShape& shape);
+
+  std::size_t scratch_bytes() const { return scratch_bytes_; }
+  void run(const dnnl::stream& stream, const std::byte* left, const std::byte* right, std::byte* out,
+           std::byte* scratch);
+
+ private:
+  explicit Product(const dnnl::matmul::primitive_desc& planned);
+
+  dnnl::matmul primitive_;
+  dnnl::memory left_;
+  dnnl::memory right_;
+  dnnl::memory out_;
+  dnnl::memory scratch_;
+  std::size_t scratch_bytes_;
+};
+
+}  // namespace apb::cpu

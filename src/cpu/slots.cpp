@@ -1,0 +1,101 @@
+#include "cpu/slots.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "cpu/key_value_layout.hpp"
+#include "cpu/rows.hpp"
+#include "cpu/vectorize.hpp"
+
+namespace apb::cpu {
+namespace {
+
+/// Turns `heads` heads, one behind the other in x and `out_stride` elements apart in out, by the angles whose
+/// head_dim / 2 cosines and as many sines are given.
+template <typename Element>
+APB_VECTORIZED void rotate_heads(const Element* x, const float* angles, int heads, int head_dim, Element* out,
+                                 std::size_t out_stride) {
+  const int half = head_dim / 2;
+  const float* sines = angles + half;
+  for (int head = 0; head < heads; ++head) {
+#pragma omp simd
+    for (int i = 0; i < half; ++i) {
+      const float low = to_float(x[i]);
+      const float high = to_float(x[i + half]);
+      out[i] = from_float<Element>(low * angles[i] - high * sines[i]);
+      out[i + half] = from_float<Element>(high * angles[i] + low * sines[i]);
+    }
+    x += head_dim;
+    out += out_stride;
+  }
+}
+
+/// Zeroes the values from `tokens` on to the end of the tile.
+template <typename Element>
+void clear_behind(const HeadShape& shape, const Slot& slot, std::int64_t tokens) {
+  const std::int64_t tile_end = (tokens + key_tile - 1) / key_tile * key_tile;
+  for (int head = 0; head < shape.kv_heads; ++head) {
+    auto* values = values_of<Element>(slot, shape.head_dim, head);
+    std::fill(values + tokens * shape.head_dim, values + tile_end * shape.head_dim, Element{});
+  }
+}
+
+template <typename Element>
+void store_row(const HeadShape& shape, const Element* qkv, const float* angles, Element* query_out, const Slot& slot,
+               std::int64_t token) {
+  if (query_out != nullptr) {
+    rotate_heads(qkv, angles, shape.heads, shape.head_dim, query_out, static_cast<std::size_t>(shape.head_dim));
+  }
+  const Element* key = qkv + shape.heads * shape.head_dim;
+  const Element* value = key + shape.kv_heads * shape.head_dim;
+  const std::int64_t at = token * shape.head_dim;
+  const auto head_to_head = 2 * static_cast<std::size_t>(slot.capacity) * static_cast<std::size_t>(shape.head_dim);
+  rotate_heads(key, angles, shape.kv_heads, shape.head_dim, keys_of<Element>(slot, shape.head_dim, 0) + at,
+               head_to_head);
+  for (int head = 0; head < shape.kv_heads; ++head) {
+    std::copy_n(value + head * shape.head_dim, shape.head_dim, values_of<Element>(slot, shape.head_dim, head) + at);
+  }
+}
+
+}  // namespace
+
+void rotate_and_store(int threads, const HeadShape& shape, ConstView qkv, ConstView rotary, std::int64_t first_position,
+                      View query_out, Slot slot, int first_token) {
+  with_element(qkv.type, [&]<typename Element>(Element) {
+    for_each_index(threads, qkv.rows, [&](std::int64_t row) {
+      store_row(shape, row_of<Element>(qkv, row), row_of<float>(rotary, first_position + row),
+                query_out.empty() ? nullptr : row_of<Element>(query_out, row), slot, first_token + row);
+    });
+    clear_behind<Element>(shape, slot, first_token + qkv.rows);
+  });
+}
+
+void gather(int threads, const HeadShape& shape, DataType type, SlotRange source, ConstView positions,
+            Slot destination) {
+  for (std::int64_t head = 0; head < positions.rows; ++head) {
+    for (std::int64_t i = 0; i < positions.columns; ++i) {
+      const std::int32_t position = row_of<std::int32_t>(positions, head)[i];
+      if (position < 0 || position >= source.count) {
+        throw std::invalid_argument(
+            fmt::format("gather: position {} of KV head {} is outside the {} tokens", position, head, source.count));
+      }
+    }
+  }
+  with_element(type, [&]<typename Element>(Element) {
+    for_each_index(threads, positions.rows * positions.columns, [&](std::int64_t index) {
+      const auto head = static_cast<int>(index / positions.columns);
+      const std::int64_t to = index % positions.columns;
+      const std::int64_t from = row_of<std::int32_t>(positions, head)[to];
+      const int width = shape.head_dim;
+      std::copy_n(keys_of<Element>(source.slot, width, head) + from * width, width,
+                  keys_of<Element>(destination, width, head) + to * width);
+      std::copy_n(values_of<Element>(source.slot, width, head) + from * width, width,
+                  values_of<Element>(destination, width, head) + to * width);
+    });
+    clear_behind<Element>(shape, destination, positions.columns);
+  });
+}
+
+}  // namespace apb::cpu
