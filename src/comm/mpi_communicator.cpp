@@ -1,0 +1,106 @@
+#include "comm/mpi_communicator.hpp"
+
+#include <array>
+#include <climits>
+#include <cstdlib>
+#include <exception>
+
+#include "error.hpp"
+
+namespace apb {
+namespace {
+
+/// MPI counts are int.
+int mpi_count(std::size_t count) {
+  if (count > INT_MAX)
+    fail("a message of {} elements exceeds MPI's limit of {}: use more ranks or a shorter passing length", count,
+         INT_MAX);
+  return static_cast<int>(count);
+}
+
+class MpiTransfer : public Transfer {
+ public:
+  ~MpiTransfer() override {
+    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);
+  }
+  void finish() override {
+    if (request_ != MPI_REQUEST_NULL) check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), "MPI_Wait");
+  }
+  MPI_Request* request() { return &request_; }
+
+ private:
+  MPI_Request request_ = MPI_REQUEST_NULL;
+};
+
+}  // namespace
+
+void check_mpi(int code, const char* call) {
+  if (code == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  MPI_Error_string(code, text.data(), &length);
+  fail("{} failed: {}", call, text.data());
+}
+
+void abort_all_ranks(int exit_code) {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::abort();
+}
+
+MpiSession::MpiSession(int* argc, char*** argv) {
+  int provided = 0;
+  check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+}
+
+MpiSession::~MpiSession() {
+  if (std::uncaught_exceptions() == 0) MPI_Finalize();
+}
+
+MpiCommunicator::MpiCommunicator(MPI_Comm parent) {
+  check_mpi(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup");
+  check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+}
+
+MpiCommunicator::~MpiCommunicator() {
+  if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
+}
+
+std::shared_ptr<Transfer> MpiCommunicator::start_all_gather(Device& device, View parts) {
+  if (parts.rows != size_ || parts.stride != parts.columns || size_of(parts.type) != 4) {
+    throw std::invalid_argument("all-gather wants one contiguous row of 4-byte elements a rank");
+  }
+  device.synchronize();  // the own part must be in memory
+  auto transfer = std::make_shared<MpiTransfer>();
+  check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data,
+                           mpi_count(static_cast<std::size_t>(parts.columns)), MPI_INT32_T, comm_, transfer->request()),
+            "MPI_Iallgather");
+  return transfer;
+}
+
+void MpiCommunicator::broadcast(std::span<std::byte> data, int root) {
+  check_mpi(MPI_Bcast(data.data(), mpi_count(data.size()), MPI_BYTE, root, comm_), "MPI_Bcast");
+}
+
+std::vector<std::byte> MpiCommunicator::gather(std::span<const std::byte> own) {
+  std::vector<std::byte> all(rank_ == 0 ? own.size() * static_cast<std::size_t>(size_) : 0);
+  const int count = mpi_count(own.size());
+  check_mpi(MPI_Gather(own.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, 0, comm_), "MPI_Gather");
+  return all;
+}
+
+int MpiCommunicator::max(int value) {
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_), "MPI_Allreduce");
+  return value;
+}
+
+std::string host_name() {
+  std::array<char, MPI_MAX_PROCESSOR_NAME + 1> name{};
+  int length = 0;
+  check_mpi(MPI_Get_processor_name(name.data(), &length), "MPI_Get_processor_name");
+  return {name.data(), static_cast<std::size_t>(length)};
+}
+
+}  // namespace apb

@@ -1,0 +1,50 @@
+// Ranks as MPI processes; device memory must be host memory (the CPU device).
+#pragma once
+
+#include <mpi.h>
+
+#include <memory>
+
+#include "comm/communicator.hpp"
+
+namespace apb {
+
+/// MPI from construction to destruction. When an exception ends the program on this rank alone, MPI is aborted by main
+/// instead, since MPI_Finalize would wait for ranks that wait for this one.
+class MpiSession {
+ public:
+  MpiSession(int* argc, char*** argv);
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+};
+
+/// Throws Error with MPI's own text when `code` is not MPI_SUCCESS.
+void check_mpi(int code, const char* call);
+
+/// Ends all ranks at once with this exit code.
+[[noreturn]] void abort_all_ranks(int exit_code);
+
+class MpiCommunicator : public Communicator {
+ public:
+  /// Takes a duplicate of `parent`.
+  explicit MpiCommunicator(MPI_Comm parent);
+  ~MpiCommunicator() override;
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
+  void broadcast(std::span<std::byte> data, int root) override;
+  std::vector<std::byte> gather(std::span<const std::byte> own) override;
+  int max(int value) override;
+
+ private:
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+/// Name of this rank's host.
+std::string host_name();
+
+}  // namespace apb
