@@ -1,0 +1,125 @@
+// The layer loop over one document: prefill and decoding are the same code, with different rows present.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "context/compressor.hpp"
+#include "context/exchange.hpp"
+#include "context/layer.hpp"
+#include "context/partition.hpp"
+#include "device/device.hpp"
+#include "device/key_value_store.hpp"
+#include "model/model.hpp"
+#include "options.hpp"
+
+namespace apb {
+
+class Forward {
+ public:
+  struct Setup {
+    Device& device;
+    Communicator& communicator;
+    const Model& model;
+    const Partition& partition;
+    const MethodOptions& options;
+    std::uint64_t document = 0;   // tells documents apart for the random compressor
+    bool keep_selection = false;  // of every layer, for selection()
+  };
+
+  /// Takes all memory that the document needs; throws Error when there is not enough.
+  explicit Forward(const Setup& setup);
+
+  /// All layers over anchor, blocks and query rows. `context` and `query` are the whole document's tokens.
+  void prefill(std::span<const std::int32_t> context, std::span<const std::int32_t> query);
+
+  /// All layers over one generated token.
+  void decode(std::int32_t token);
+
+  /// Logits f32 [1, vocabulary] of what follows the last row; on the rank that has the model's head.
+  ConstView last_logits();
+
+  /// Context positions that this rank's blocks passed on, [layers, own blocks, kv_heads, passing_length], -1 where
+  /// nothing; after Device::synchronize. Needs keep_selection.
+  std::vector<std::int32_t> selection();
+
+ private:
+  struct OwnBlock {
+    int number = 0;  // in the document
+    Rows rows;
+  };
+  struct QueryTables {
+    View parts;                              // f32 [ranks, rows * (heads * head_dim + heads)]: output, log-sum-exp
+    std::vector<PartialAttention> partials;  // the parts' views
+    View own_output;
+    View own_log_sum_exp;
+  };
+
+  void reserve_rows();
+  void reserve_selection();
+  void reserve_query_tables();
+  QueryTables query_tables(std::int64_t rows) const;
+  void embed(std::span<const std::int32_t> tokens, View hidden);
+
+  void run_layers(bool with_context);
+  void project_query(int layer);
+  void project_block(int layer, int own);
+  void compress_block(int layer, int own);
+  void project_anchor(int layer);
+  void attend_anchor(int layer);
+  void attend_block(int layer, int own);
+  void attend_query(int layer);
+
+  const Block& block(int own) const {
+    return partition_.blocks[static_cast<std::size_t>(blocks_[static_cast<std::size_t>(own)].number)];
+  }
+  const Rows& block_rows(int own) const { return blocks_[static_cast<std::size_t>(own)].rows; }
+  int own_blocks() const { return static_cast<int>(blocks_.size()); }
+  bool last_layer(int layer) const { return layer + 1 == model_.config.layers; }
+  /// Whether a block's tokens are scored and selected in this layer.
+  bool selects(int layer, int own) const;
+  SlotRange cached(int layer, int own) const;
+  View scores_of(int own) const;
+  View positions_of(int layer, int own) const;
+  Slot query_slot(int layer) const;
+
+  Setup setup_;
+  Device& device_;
+  const Model& model_;
+  const Partition& partition_;
+  HeadShape shape_;
+  int rank_;
+  bool owns_query_keys_;  // this rank has the last block
+
+  Buffer rotary_;
+  std::optional<LayerRunner> runner_;
+  std::optional<KeyValueStore> store_;  // regions: own blocks
+  std::optional<KeyValueStore> query_store_;
+  std::optional<Exchange> exchange_;
+  std::unique_ptr<Compressor> compressor_;
+
+  Buffer tokens_;
+  Buffer hidden_;
+  Buffer queries_;
+  Rows anchor_;
+  std::vector<OwnBlock> blocks_;
+  Rows query_rows_;  // as many as the prefill's; decoding uses the last one
+  Rows current_query_;
+  int query_tokens_stored_ = 0;
+  std::vector<SlotRange> cached_;  // [layers, own blocks]: what query rows see
+
+  Buffer scores_;
+  Buffer positions_;
+  Buffer parts_;
+  Buffer merged_;
+  QueryTables prefill_tables_;
+  QueryTables decode_tables_;
+  Buffer normed_last_;
+  Buffer logits_;
+};
+
+}  // namespace apb
