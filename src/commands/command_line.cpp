@@ -1,0 +1,186 @@
+#include "commands/command_line.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+namespace apb {
+namespace {
+
+template <typename Value>
+using Names = std::map<std::string, Value>;
+
+const Names<Method>& methods() {
+  static const Names<Method> names = {{"apb", Method::apb}, {"full", Method::full}};
+  return names;
+}
+
+const Names<AnchorPlacement>& anchor_placements() {
+  static const Names<AnchorPlacement> names = {{"sharded", AnchorPlacement::sharded},
+                                               {"replicated", AnchorPlacement::replicated}};
+  return names;
+}
+
+const Names<CompressorKind>& compressors() {
+  static const Names<CompressorKind> names = {{"retaining-heads", CompressorKind::retaining_heads},
+                                              {"query-similarity", CompressorKind::query_similarity},
+                                              {"random", CompressorKind::random},
+                                              {"recent", CompressorKind::recent}};
+  return names;
+}
+
+template <typename Value>
+std::string name_in(const Names<Value>& names, Value value) {
+  return std::find_if(names.begin(), names.end(), [&](const auto& entry) { return entry.second == value; })->first;
+}
+
+/// An option that takes one of the names; help and messages list them.
+template <typename Value>
+CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& value, const Names<Value>& names,
+                        const std::string& description) {
+  std::string listed;
+  for (const auto& [text, unused] : names) listed += (listed.empty() ? "" : "|") + text;
+  const auto set = [&value, &names, listed, name](const std::string& text) {
+    const auto found = names.find(text);
+    if (found == names.end()) throw CLI::ValidationError(name, "'" + text + "' is not one of " + listed);
+    value = found->second;
+  };
+  std::string default_name;
+  for (const auto& [text, candidate] : names) {
+    if (candidate == value) default_name = text;
+  }
+  return app.add_option_function<std::string>(name, set, description)->type_name(listed)->default_str(default_name);
+}
+
+CLI::Option* add_text_choice(CLI::App& app, const std::string& name, std::string& value,
+                             const std::vector<std::string>& choices, const std::string& description) {
+  return app.add_option(name, value, description)->check(CLI::IsMember(choices))->capture_default_str();
+}
+
+void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off) {
+  add_choice(app, "--method", method.method, methods(), "apb: the method of the paper; full: exact attention");
+  app.add_option("--blocks", method.blocks, "blocks that the context is cut into, a multiple of the ranks [2 per rank]")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--anchor-length", method.anchor_length,
+                 "tokens of the anchor, question included; 0: none [from the lengths]")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--passing-length", method.passing_length,
+                 "entries that a block passes on per KV head; 0: none [from the lengths]")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--query-insert", method.query_insert,
+                 "context tokens before the question in the anchor [the template's prefix; 16 for tokens]")
+      ->check(CLI::NonNegativeNumber);
+  add_choice(app, "--anchor-query", method.anchor_query, on_off, "whether the anchor holds the question");
+  add_choice(app, "--anchor-placement", method.anchor_placement, anchor_placements(),
+             "compute the anchor once over all ranks, or whole on each");
+  add_choice(app, "--compressor", method.compressor, compressors(), "what scores the tokens that blocks pass on");
+  app.add_option("--seed", method.seed, "seed of --compressor random")->capture_default_str();
+}
+
+void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
+  app.add_option("--model", run.model, "folder of a Hugging Face checkpoint")->required();
+  app.add_option("--input", run.input, "JSON Lines, one document a line");
+  app.add_option("--output", run.output, "HDF5 file for answers and timings");
+  app.add_option("--document", run.document, "one text file instead of --input");
+  app.add_option("--question", run.question, "the question about --document; the answer goes to standard output");
+  bind_method(app, run.method, on_off);
+  app.add_option("--retaining-heads", run.retaining_heads, "safetensors file for --compressor retaining-heads");
+  app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add_text_choice(app, "--device", run.device, {"auto", "cpu"}, "where to compute");
+  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
+  app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
+      ->check(CLI::PositiveNumber);
+  add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama3", "chatml"}, "prompt template");
+  app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
+  app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
+  auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
+  app.add_flag("--overwrite", run.overwrite, "replace an output that exists")->excludes(resume);
+}
+
+/// What CLI11 cannot say option by option.
+std::string inconsistency(const RunOptions& run) {
+  if (run.input.empty() == run.document.empty()) return "give either --input FILE.jsonl or --document FILE.txt";
+  if (!run.input.empty() && run.output.empty()) return "--output FILE.h5 is missing";
+  if (!run.input.empty() && !run.question.empty()) return "--question goes with --document; --input holds its own";
+  if (!run.document.empty() && run.question.empty()) return "--question \"...\" is missing";
+  const bool wants_heads = run.method.compressor == CompressorKind::retaining_heads && run.method.method == Method::apb;
+  if (wants_heads && run.retaining_heads.empty()) return "--compressor retaining-heads needs --retaining-heads FILE";
+  if (!run.retaining_heads.empty() && !wants_heads) return "--retaining-heads goes with --compressor retaining-heads";
+  return {};
+}
+
+}  // namespace
+
+std::string name_of(Method value) { return name_in(methods(), value); }
+std::string name_of(AnchorPlacement value) { return name_in(anchor_placements(), value); }
+std::string name_of(CompressorKind value) { return name_in(compressors(), value); }
+
+CommandLine parse_command_line(int argc, const char* const* argv) {
+  CommandLine line;
+  const Names<bool> on_off = {{"on", true}, {"off", false}};
+  CLI::App app("Answers questions about documents that are too long for one accelerator.", "apb");
+  app.set_version_flag("--version", APB_VERSION);
+  app.require_subcommand(1);
+  app.set_config("--config", "", "TOML file with the options of a subcommand under its name, e.g. [run]");
+  app.fallthrough();
+  app.get_formatter()->column_width(34);
+  auto* run = app.add_subcommand("run", "Answer the questions of a file over all MPI ranks")->configurable();
+  bind_run(*run, line.run, on_off);
+  auto* report = app.add_subcommand("report", "Show what is in a results file");
+  report->add_option("file", line.report.file, "results or part file")->required();
+  report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    line.message = run->parsed() ? run->help() : report->parsed() ? report->help() : app.help();
+    return line;
+  } catch (const CLI::CallForVersion& version) {
+    line.message = std::string(version.what()) + "\n";
+    return line;
+  } catch (const CLI::ParseError& error) {
+    const bool unknown = !run->parsed() && !report->parsed() && argc > 1 && argv[1][0] != '-';
+    const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[1]) : error.what();
+    line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, run->parsed() ? "run " : "");
+    line.exit_code = ExitCode::wrong_usage;
+    return line;
+  }
+  line.command = run->parsed() ? Command::run : Command::report;
+  if (const std::string why = run->parsed() ? inconsistency(line.run) : ""; !why.empty()) {
+    return {.message = "apb: " + why + "\n", .exit_code = ExitCode::wrong_usage};
+  }
+  return line;
+}
+
+std::string options_as_json(const RunOptions& options) {
+  const MethodOptions& method = options.method;
+  const auto or_auto = [](const std::optional<int>& value) {
+    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json("auto");
+  };
+  const nlohmann::ordered_json json = {{"model", options.model.string()},
+                                       {"input", options.input.string()},
+                                       {"document", options.document.string()},
+                                       {"method", name_of(method.method)},
+                                       {"blocks", or_auto(method.blocks)},
+                                       {"anchor_length", or_auto(method.anchor_length)},
+                                       {"passing_length", or_auto(method.passing_length)},
+                                       {"query_insert", or_auto(method.query_insert)},
+                                       {"anchor_query", method.anchor_query ? "on" : "off"},
+                                       {"anchor_placement", name_of(method.anchor_placement)},
+                                       {"compressor", name_of(method.compressor)},
+                                       {"retaining_heads", options.retaining_heads.string()},
+                                       {"seed", method.seed},
+                                       {"max_new_tokens", options.max_new_tokens},
+                                       {"device", options.device},
+                                       {"dtype", options.dtype},
+                                       {"threads", options.threads},
+                                       {"template", options.prompt_template},
+                                       {"save_logits", options.save_logits},
+                                       {"save_selection", options.save_selection}};
+  return json.dump();
+}
+
+}  // namespace apb

@@ -1,0 +1,78 @@
+// Rank 0's side of a run: documents in, results out.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "commands/job.hpp"
+#include "error.hpp"
+#include "input/documents.hpp"
+#include "input/prompt_template.hpp"
+#include "model/config.hpp"
+#include "model/tokenizer.hpp"
+#include "options.hpp"
+#include "output/parts.hpp"
+#include "output/progress.hpp"
+#include "output/results.hpp"
+
+namespace apb {
+
+/// What all ranks found out about a document.
+struct DocumentResult {
+  std::string error{};  // not empty: the document failed, and why
+  std::optional<Partition> partition{};
+  std::vector<std::int32_t> tokens{};
+  bool stopped = false;
+  std::vector<float> logits{};  // [tokens, vocabulary], if saved
+  double prefill_seconds = 0.0;
+  double decode_seconds = 0.0;
+  std::vector<double> phase_seconds{};  // [ranks_used, phases]
+  SelectionRecord selection{};          // if saved
+};
+
+class Coordinator {
+ public:
+  /// Opens input, tokenizer and output; throws Error before any work when one of them cannot be used.
+  Coordinator(const RunOptions& options, const ModelConfig& config, RunInfo info);
+
+  /// The next document that needs work. Those that cannot be used are committed as failed, those already in the output
+  /// are left out.
+  std::optional<Job> next();
+
+  /// Takes the result of the job that next() gave last.
+  void commit(DocumentResult result);
+
+  /// Merges the parts; prints what the run came to. The exit code tells whether documents failed.
+  ExitCode finish();
+
+ private:
+  Document read_document(int index) const;
+  /// Fills job and row from the document; an Error means that this document fails.
+  Job make_job(const Document& document, ResultRow& row) const;
+  std::string key_of(const Document& document, int max_new_tokens) const;
+  void commit_row();
+  int document_count() const { return file_ ? file_->size() : 1; }
+
+  RunOptions options_;
+  ModelConfig config_;
+  std::optional<DocumentFile> file_;  // --input
+  Document single_;                   // --document
+  std::vector<std::string> ids_;
+  Tokenizer tokenizer_;
+  TemplateKind template_;
+  std::string model_fingerprint_;
+  std::optional<ResultsWriter> writer_;  // none without --output
+  Progress progress_;
+
+  int next_document_ = 0;
+  ResultRow row_;  // of the document under way
+  int failed_ = 0;
+  int done_ = 0;
+  std::vector<double> phase_seconds_;  // [ranks, phases], over all documents
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point document_start_ = start_;
+};
+
+}  // namespace apb

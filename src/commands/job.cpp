@@ -1,0 +1,28 @@
+#include "commands/job.hpp"
+
+#include <array>
+#include <span>
+
+namespace apb {
+
+std::optional<Job> share_job(Communicator& communicator, std::optional<Job> job) {
+  struct Header {
+    std::int64_t present;
+    DocumentLengths lengths;
+    std::uint64_t document;
+  };
+  Header header{};
+  if (job) header = {1, job->lengths, job->document};
+  communicator.broadcast(std::as_writable_bytes(std::span(&header, 1)), 0);
+  if (header.present == 0) return std::nullopt;
+  if (!job) job.emplace();
+  job->lengths = header.lengths;
+  job->document = header.document;
+  job->context.resize(static_cast<std::size_t>(header.lengths.context));
+  job->query.resize(static_cast<std::size_t>(header.lengths.query));
+  communicator.broadcast(std::as_writable_bytes(std::span(job->context)), 0);
+  communicator.broadcast(std::as_writable_bytes(std::span(job->query)), 0);
+  return job;
+}
+
+}  // namespace apb

@@ -1,0 +1,15 @@
+// The factory: the one place that knows which devices there are.
+#pragma once
+
+#include <memory>
+
+#include "comm/communicator.hpp"
+#include "device/device.hpp"
+#include "options.hpp"
+
+namespace apb {
+
+/// This rank's device. Collective, since ranks on one host share its cores.
+std::unique_ptr<Device> make_device(const RunOptions& options, Communicator& world);
+
+}  // namespace apb

@@ -1,0 +1,167 @@
+#include "commands/run.hpp"
+
+#include <fmt/chrono.h>
+
+#include <algorithm>
+#include <ctime>
+#include <iostream>
+#include <memory>
+
+#include "comm/mpi_communicator.hpp"
+#include "commands/command_line.hpp"
+#include "commands/coordinator.hpp"
+#include "commands/job.hpp"
+#include "commands/make_device.hpp"
+#include "context/forward.hpp"
+#include "context/generate.hpp"
+#include "context/partition.hpp"
+#include "model/model.hpp"
+
+namespace apb {
+namespace {
+
+RunInfo describe_run(const RunOptions& options, const std::string& command_line, const Device& device,
+                     Communicator& world) {
+  return {.version = APB_VERSION,
+          .command_line = command_line,
+          .options = options_as_json(options),
+          .model = options.model.string(),
+          .ranks = world.size(),
+          .hosts = gather_texts(world, host_name()),
+          .devices = gather_texts(world, device.description()),
+          .dtype = options.dtype,
+          .start_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
+}
+
+/// One line for each run of ranks that are placed alike.
+void print_placement(const RunInfo& info) {
+  for (std::size_t first = 0; first < info.hosts.size();) {
+    std::size_t end = first + 1;
+    while (end < info.hosts.size() && info.hosts[end] == info.hosts[first] && info.devices[end] == info.devices[first])
+      ++end;
+    const std::string ranks =
+        end == first + 1 ? fmt::format("rank {}", first) : fmt::format("ranks {}-{}", first, end - 1);
+    std::cerr << fmt::format("{} on {}: {}\n", ranks, info.hosts[first], info.devices[first]);
+    first = end;
+  }
+}
+
+void check_blocks(const MethodOptions& method, int ranks) {
+  if (method.blocks && *method.blocks % ranks != 0) {
+    fail_usage("--blocks {} is no multiple of the {} ranks: use a multiple, or other ranks", *method.blocks, ranks);
+  }
+}
+
+Model load(const RunOptions& options, const ModelConfig& config, Device& device, bool with_head) {
+  Model model = load_model(device, config, Checkpoint::open(options.model), with_head);
+  if (!options.retaining_heads.empty()) {
+    model.retaining_heads = load_retaining_heads(device, config, Checkpoint::open_file(options.retaining_heads));
+  }
+  return model;
+}
+
+/// [ranks_used, phases] on rank 0.
+std::vector<double> gather_phases(Communicator& world, const PhaseSeconds& own, int ranks_used) {
+  const auto bytes = world.gather(std::as_bytes(std::span(own)));
+  if (bytes.empty()) return {};
+  const auto* values = reinterpret_cast<const double*>(bytes.data());
+  return {values, values + static_cast<std::ptrdiff_t>(ranks_used) * phase_count};
+}
+
+/// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
+SelectionRecord gather_selection(Communicator& world, Forward& forward, const Partition& partition,
+                                 const ModelConfig& config) {
+  SelectionRecord record{.layers = config.layers,
+                         .blocks = partition.block_count(),
+                         .kv_heads = config.kv_heads,
+                         .p = partition.passing_length};
+  const std::size_t block_entries = static_cast<std::size_t>(config.kv_heads) * static_cast<std::size_t>(record.p);
+  const std::size_t share =
+      static_cast<std::size_t>(config.layers) * static_cast<std::size_t>(partition.blocks_per_rank()) * block_entries;
+  std::vector<std::int32_t> own = forward.selection();
+  own.resize(share, -1);
+  const auto bytes = world.gather(std::as_bytes(std::span(own)));
+  if (bytes.empty()) return record;
+  const auto* all = reinterpret_cast<const std::int32_t*>(bytes.data());
+  for (int layer = 0; layer < config.layers; ++layer) {
+    for (const Block& block : partition.blocks) {
+      const auto own_blocks = partition.blocks_of(block.rank).size();
+      const auto* first =
+          all + static_cast<std::size_t>(block.rank) * share +
+          (static_cast<std::size_t>(layer) * own_blocks + static_cast<std::size_t>(block.index)) * block_entries;
+      record.positions.insert(record.positions.end(), first, first + block_entries);
+    }
+  }
+  return record;
+}
+
+/// A document's way through the ranks. What fails it fails it on all of them.
+DocumentResult answer(const RunOptions& options, const Job& job, Device& device, const Model& model,
+                      Communicator& world) {
+  DocumentResult result;
+  std::unique_ptr<Forward> forward;
+  try {
+    agree(world, [&] {
+      result.partition = make_partition(job.lengths, options.method, world.size(), device.tile());
+      forward = std::make_unique<Forward>(Forward::Setup{.device = device,
+                                                         .communicator = world,
+                                                         .model = model,
+                                                         .partition = *result.partition,
+                                                         .options = options.method,
+                                                         .document = job.document,
+                                                         .keep_selection = options.save_selection});
+    });
+  } catch (const Error& error) {
+    result.error = error.what();
+    return result;
+  }
+  Answer found =
+      generate(device, world, model, *forward, job.context, job.query, job.lengths.max_new_tokens, options.save_logits);
+  result.tokens = std::move(found.tokens);
+  result.stopped = found.stopped;
+  result.logits = std::move(found.logits);
+  result.prefill_seconds = found.prefill_seconds;
+  result.decode_seconds = found.decode_seconds;
+  result.phase_seconds = gather_phases(world, found.phase_seconds, result.partition->ranks_used());
+  if (options.save_selection) result.selection = gather_selection(world, *forward, *result.partition, model.config);
+  return result;
+}
+
+}  // namespace
+
+ExitCode run(const RunOptions& options, const std::string& command_line, Communicator& world) {
+  const bool coordinates = world.rank() == 0;
+  const auto device = make_device(options, world);
+  const RunInfo info = describe_run(options, command_line, *device, world);
+  ModelConfig config;
+  std::unique_ptr<Coordinator> coordinator;
+  agree(world, [&] {
+    check_blocks(options.method, world.size());
+    config = load_config(options.model);
+    if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
+  });
+  if (coordinates) print_placement(info);
+  Model model;
+  agree(world, [&] { model = load(options, config, *device, coordinates); });
+
+  std::optional<DocumentResult> result;
+  while (true) {
+    std::optional<Job> job;
+    agree(world, [&] {
+      if (coordinates && result) coordinator->commit(std::move(*result));
+      if (coordinates) job = coordinator->next();
+    });
+    job = share_job(world, std::move(job));
+    if (!job) break;
+    result = answer(options, *job, *device, model, world);
+  }
+
+  auto exit_code = ExitCode::success;
+  agree(world, [&] {
+    if (coordinates) exit_code = coordinator->finish();
+  });
+  world.broadcast(std::as_writable_bytes(std::span(&exit_code, 1)), 0);
+  return exit_code;
+}
+
+}  // namespace apb

@@ -1,0 +1,15 @@
+// apb run: the program's main path.
+#pragma once
+
+#include <string>
+
+#include "comm/communicator.hpp"
+#include "error.hpp"
+#include "options.hpp"
+
+namespace apb {
+
+/// Answers all documents over the ranks of `world`. Errors that concern the whole run are thrown on all ranks alike.
+ExitCode run(const RunOptions& options, const std::string& command_line, Communicator& world);
+
+}  // namespace apb

@@ -1,0 +1,54 @@
+// START HERE. MPI session, subcommands, and the one place where errors are caught.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <exception>
+#include <iostream>
+#include <string>
+
+#include "comm/mpi_communicator.hpp"
+#include "commands/command_line.hpp"
+#include "commands/report.hpp"
+#include "commands/run.hpp"
+#include "error.hpp"
+
+namespace {
+
+int report_to_user(const apb::ReportOptions& options) {
+  try {
+    return apb::run_report(options);
+  } catch (const apb::Error& error) {
+    std::cerr << "apb: " << error.what() << "\n";
+    return static_cast<int>(error.exit_code());
+  }
+}
+
+/// An error that all ranks share is printed once and ends the program in order; one that a rank has alone ends all
+/// ranks.
+int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_line, apb::Communicator& world) {
+  try {
+    if (!line.message.empty()) {
+      if (world.rank() == 0) (line.exit_code == apb::ExitCode::success ? std::cout : std::cerr) << line.message;
+      return static_cast<int>(line.exit_code);
+    }
+    return static_cast<int>(apb::run(line.run, command_line, world));
+  } catch (const apb::CommonError& error) {
+    if (world.rank() == 0) std::cerr << "apb: " << error.what() << "\n";
+    return static_cast<int>(error.exit_code());
+  } catch (const std::exception& error) {
+    std::cerr << "apb: [rank " << world.rank() << "] " << error.what() << std::endl;
+    apb::abort_all_ranks(static_cast<int>(apb::ExitCode::unusable_input));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit becomes an error of the write, and so a message
+  const std::string command_line = fmt::format("{}", fmt::join(argv, argv + argc, " "));
+  const apb::CommandLine line = apb::parse_command_line(argc, argv);
+  if (line.command == apb::Command::report) return report_to_user(line.report);
+  const apb::MpiSession session(&argc, &argv);
+  apb::MpiCommunicator world(MPI_COMM_WORLD);
+  return run_on_all_ranks(line, command_line, world);
+}
