@@ -1,0 +1,29 @@
+// Checking what the program says when something is wrong.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+
+namespace apb {
+
+/// Expects an Error of that exit code whose message is one line and has all the parts.
+template <typename Action>
+void expect_error(Action action, const std::vector<std::string>& parts, ExitCode exit_code = ExitCode::unusable_input) {
+  try {
+    action();
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(error.exit_code(), exit_code) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    for (const auto& part : parts) {
+      EXPECT_NE(message.find(part), std::string::npos) << "no \"" << part << "\" in: " << message;
+    }
+  }
+}
+
+}  // namespace apb

@@ -1,0 +1,272 @@
+// The layer loop over MPI ranks against the double-precision reference: logits, tokens and selections.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <random>
+
+#include "comm/mpi_communicator.hpp"
+#include "compare.hpp"
+#include "context/forward.hpp"
+#include "context/generate.hpp"
+#include "context/partition.hpp"
+#include "cpu/cpu_device.hpp"
+#include "deferred_device.hpp"
+#include "model/model.hpp"
+#include "reference.hpp"
+#include "temporary_folder.hpp"
+#include "tiny_model.hpp"
+
+namespace apb {
+namespace {
+
+constexpr int new_tokens = 4;
+constexpr std::uint64_t document_hash = 77;
+
+struct Case {
+  MethodOptions options;
+  int context = 0;
+  int query = 0;
+  int prefix = 0;
+};
+
+/// What the ranks made of a case; logits and tokens on rank 0, selection of this rank's blocks.
+struct Outcome {
+  Partition partition;
+  Answer answer;
+  std::vector<std::int32_t> selection;
+};
+
+/// Whether rounding to float32 could change a selection or a token: such inputs are drawn again.
+bool is_ambiguous(const reference::ReferenceResult& expected) {
+  constexpr double least_margin = 1e-5;
+  if (expected.selection_margin < least_margin) return true;
+  return std::any_of(expected.logits.begin(), expected.logits.end(),
+                     [](const std::vector<double>& logits) { return reference::margin(logits, 0, 1) < least_margin; });
+}
+
+class MethodTest : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    std::uint64_t seed = std::random_device{}();
+    world_.broadcast(std::as_writable_bytes(std::span(&seed, 1)), 0);
+    SCOPED_TRACE(seed);
+    RecordProperty("seed", std::to_string(seed));
+    random_.seed(seed);
+    tiny_ = random_tiny_model(seed, {});
+    write_model_folder(tiny_, folder_.path() / "model");
+    write_retaining_heads(tiny_, folder_.path() / "heads.safetensors");
+    if (GetParam()) deferred_ = std::make_unique<DeferredDevice>(*direct_);
+    const ModelConfig config = load_config(folder_.path() / "model");
+    model_ = load_model(device(), config, Checkpoint::open(folder_.path() / "model"), world_.rank() == 0);
+    model_.retaining_heads =
+        load_retaining_heads(device(), config, Checkpoint::open_file(folder_.path() / "heads.safetensors"));
+    model_.config.eos_tokens.clear();  // as many tokens as asked for
+  }
+
+  Device& device() { return deferred_ ? static_cast<Device&>(*deferred_) : *direct_; }
+
+  std::vector<std::int32_t> random_tokens(int count) {
+    std::uniform_int_distribution<std::int32_t> token(0, tiny_.vocabulary - 1);
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
+    for (auto& value : tokens) value = token(random_);
+    return tokens;
+  }
+
+  Partition partition_of(const Case& one) {
+    return make_partition({one.context, one.query, one.prefix, new_tokens}, one.options, world_.size(),
+                          device().tile());
+  }
+
+  Outcome run(const Case& one, std::span<const std::int32_t> context, std::span<const std::int32_t> query) {
+    Outcome outcome;
+    outcome.partition =
+        make_partition({one.context, one.query, one.prefix, new_tokens}, one.options, world_.size(), device().tile());
+    Forward forward({.device = device(),
+                     .communicator = world_,
+                     .model = model_,
+                     .partition = outcome.partition,
+                     .options = one.options,
+                     .document = document_hash,
+                     .keep_selection = true});
+    outcome.answer = generate(device(), world_, model_, forward, context, query, new_tokens, true);
+    if (outcome.partition.method == Method::apb) outcome.selection = forward.selection();
+    return outcome;
+  }
+
+  reference::ReferenceResult expect(const Partition& partition, const MethodOptions& options,
+                                    std::span<const std::int32_t> context, std::span<const std::int32_t> query) {
+    const std::array compressors = {reference::Compressor::retaining_heads, reference::Compressor::query_similarity,
+                                    reference::Compressor::random, reference::Compressor::recent};
+    return reference::simulate(tiny_, context, query,
+                               {.full = partition.method == Method::full,
+                                .blocks = partition.block_count(),
+                                .anchor_length = partition.anchor_length,
+                                .passing_length = partition.passing_length,
+                                .query_insert = partition.query_insert,
+                                .anchor_query = partition.anchor_query,
+                                .compressor = compressors.at(static_cast<std::size_t>(options.compressor)),
+                                .seed = options.seed,
+                                .document = document_hash},
+                               new_tokens);
+  }
+
+  void compare_selection(const Outcome& outcome, const reference::ReferenceResult& expected) {
+    const Partition& partition = outcome.partition;
+    const auto own = partition.blocks_of(world_.rank());
+    auto next = outcome.selection.begin();
+    for (int layer = 0; layer < tiny_.layers; ++layer) {
+      for (const int block : own) {
+        for (int head = 0; head < tiny_.kv_heads; ++head) {
+          const std::vector<std::int32_t> slots(next, next + partition.passing_length);
+          next += partition.passing_length;
+          auto wanted = expected.positions.at(static_cast<std::size_t>(layer))
+                            .at(static_cast<std::size_t>(block))
+                            .at(static_cast<std::size_t>(head));
+          wanted.resize(slots.size(), -1);
+          ASSERT_EQ(slots, wanted) << "layer " << layer << " block " << block << " KV head " << head;
+        }
+      }
+    }
+    EXPECT_EQ(next, outcome.selection.end());
+  }
+
+  void check(const Case& one) {
+    SCOPED_TRACE(testing::Message() << "context " << one.context << " query " << one.query << " blocks "
+                                    << one.options.blocks.value_or(0) << " compressor "
+                                    << static_cast<int>(one.options.compressor));
+    const Partition partition = partition_of(one);
+    std::vector<std::int32_t> context;
+    std::vector<std::int32_t> query;
+    reference::ReferenceResult expected;
+    do {
+      context = random_tokens(one.context);
+      query = random_tokens(one.query);
+      expected = expect(partition, one.options, context, query);
+    } while (is_ambiguous(expected));
+    const Outcome outcome = run(one, context, query);
+    EXPECT_EQ(outcome.answer.tokens, expected.tokens);
+    if (world_.rank() == 0) {
+      std::vector<double> logits;
+      for (const auto& row : expected.logits) logits.insert(logits.end(), row.begin(), row.end());
+      EXPECT_CLOSE(outcome.answer.logits, logits, 2e-4);
+    }
+    if (!outcome.selection.empty()) compare_selection(outcome, expected);
+  }
+
+  TemporaryFolder folder_;
+  MpiCommunicator world_{MPI_COMM_WORLD};
+  std::unique_ptr<Device> direct_ = make_cpu_device({.threads = 1, .compute_type = DataType::f32});
+  std::unique_ptr<DeferredDevice> deferred_;
+  TinyModel tiny_;
+  Model model_;
+  std::mt19937_64 random_;
+};
+
+TEST_P(MethodTest, FullEqualsTheReference) {
+  for (const int context : {1, 2, 33, 157})
+    check({.options = {.method = Method::full}, .context = context, .query = 5});
+}
+
+TEST_P(MethodTest, ApbEqualsTheSimulationForEveryNumberOfBlocks) {
+  for (const int blocks : {1, 2, 3, 4, 8}) {
+    if (blocks % world_.size() != 0) continue;
+    for (const auto compressor : {CompressorKind::retaining_heads, CompressorKind::query_similarity,
+                                  CompressorKind::random, CompressorKind::recent}) {
+      check({.options = {.blocks = blocks, .compressor = compressor, .seed = 5},
+             .context = 211,
+             .query = 7,
+             .prefix = 3});
+    }
+  }
+}
+
+TEST_P(MethodTest, EveryAnchorAndPassingLength) {
+  const int blocks = 2 * world_.size();
+  const int context = 41 * blocks - 3;
+  for (const auto placement : {AnchorPlacement::sharded, AnchorPlacement::replicated}) {
+    for (const int anchor : {0, 9, 38}) {
+      for (const int passing : {0, 1, 13, 500}) {
+        check({.options = {.blocks = blocks,
+                           .anchor_length = anchor,
+                           .passing_length = passing,
+                           .anchor_placement = placement},
+               .context = context,
+               .query = 6,
+               .prefix = 2});
+      }
+    }
+    check({.options = {.blocks = blocks, .anchor_length = 20, .anchor_query = false, .anchor_placement = placement},
+           .context = context,
+           .query = 6});
+    check({.options = {.blocks = blocks, .anchor_length = 20, .query_insert = 14, .anchor_placement = placement},
+           .context = context,
+           .query = 6});
+  }
+}
+
+TEST_P(MethodTest, ContiguousBlocksAsPublished) {
+  for (const auto placement : {AnchorPlacement::sharded, AnchorPlacement::replicated}) {
+    check({.options = {.blocks = world_.size(),
+                       .anchor_placement = placement,
+                       .compressor = CompressorKind::retaining_heads},
+           .context = 60 * world_.size() + 1,
+           .query = 9,
+           .prefix = 4});
+  }
+}
+
+TEST_P(MethodTest, DocumentsTooShortForTheirRanks) {
+  for (const int context : {3, 10, 25, 60, 100}) check({.context = context, .query = 8, .prefix = 1});
+}
+
+TEST_P(MethodTest, OneQueryToken) { check({.context = 150, .query = 1, .prefix = 1}); }
+
+TEST_P(MethodTest, RowsBeyondOneChunk) {
+  const int blocks = 2 * world_.size();
+  check(
+      {.options = {.blocks = blocks, .anchor_length = 300, .passing_length = 40}, .context = 530 * blocks, .query = 5});
+}
+
+TEST_P(MethodTest, PassingEverythingWithoutAnchorIsFull) {
+  const int blocks = 2 * world_.size();
+  const Case everything{
+      .options = {.blocks = blocks, .anchor_length = 0, .passing_length = 1000}, .context = 191, .query = 4};
+  const auto context = random_tokens(everything.context);
+  const auto query = random_tokens(everything.query);
+  const Outcome apb = run(everything, context, query);
+  const Outcome full = run(
+      {.options = {.method = Method::full}, .context = everything.context, .query = everything.query}, context, query);
+  EXPECT_EQ(apb.answer.tokens, full.answer.tokens);
+  if (world_.rank() == 0) {
+    EXPECT_CLOSE(apb.answer.logits, full.answer.logits, 1e-5);
+  }
+}
+
+TEST_P(MethodTest, TheSameRunTwiceGivesTheSameBytes) {
+  const Case one{.context = 300, .query = 5, .prefix = 2};
+  const auto context = random_tokens(one.context);
+  const auto query = random_tokens(one.query);
+  const Outcome first = run(one, context, query);
+  const Outcome second = run(one, context, query);
+  EXPECT_EQ(first.answer.tokens, second.answer.tokens);
+  EXPECT_EQ(first.answer.logits, second.answer.logits);
+  EXPECT_EQ(first.selection, second.selection);
+}
+
+TEST_P(MethodTest, PhasesAddUpToThePrefill) {
+  const Case one{.context = 400, .query = 5, .prefix = 2};
+  const auto outcome = run(one, random_tokens(one.context), random_tokens(one.query));
+  double sum = 0.0;
+  for (const double seconds : outcome.answer.phase_seconds) {
+    EXPECT_GE(seconds, 0.0);
+    sum += seconds;
+  }
+  EXPECT_NEAR(sum / outcome.answer.prefill_seconds, 1.0, 0.05);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, MethodTest, testing::Bool(),
+                         [](const auto& kind) { return kind.param ? "Deferred" : "Direct"; });
+
+}  // namespace
+}  // namespace apb

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Builds and runs every test through CTest. Installs what is missing; further arguments go to ctest (e.g. -R unit/model).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source jobs/dependencies.sh
+install_dependencies
+cmake --preset release -DPython3_EXECUTABLE="$APB_PYTHON" --log-level=WARNING
+cmake --build --preset release
+"$APB_PYTHON" data/fetch_smollm2.py
+ctest --preset release "$@"
