@@ -12,7 +12,7 @@ cmake --build --preset release --target apb
 
 work=${APB_DATA:-$HOME/.cache/apb}/quickstart
 model=${APB_DATA:-$HOME/.cache/apb}/smollm2-135m-instruct
-tokens=${APB_QUICKSTART_TOKENS:-4000}
+tokens=${APB_QUICKSTART_TOKENS:-7000}
 mkdir -p "$work"
 documents=$work/passkey-$tokens.jsonl
 [ -e "$documents" ] || "$APB_PYTHON" data/make_passkey_document.py --tokenizer "$model" --tokens "$tokens" --output "$documents"

@@ -3,14 +3,15 @@
 namespace apb {
 
 Exchange::Exchange(Device& device, Communicator& communicator, const HeadShape& shape, const Partition& partition)
-    : device_(device), communicator_(communicator), partition_(partition) {
-  const bool sharded = partition.anchor_placement == AnchorPlacement::sharded;
-  const std::size_t whole_anchor_bytes = device.slot_bytes(partition.anchor_capacity, shape);
-  anchor_bytes_ = sharded ? whole_anchor_bytes : 0;
-  passing_bytes_ = device.slot_bytes(partition.passing_capacity, shape);
-  part_bytes_ = anchor_bytes_ + static_cast<std::size_t>(partition.blocks_per_rank()) * passing_bytes_;
-  parts_ = device.allocate(part_bytes_ * static_cast<std::size_t>(partition.ranks));
-  if (!sharded) replicated_anchor_ = device.allocate(whole_anchor_bytes);
+    : device_(device),
+      communicator_(communicator),
+      partition_(partition),
+      anchor_bytes_(is_sharded() ? device.slot_bytes(partition.anchor_capacity, shape) : 0),
+      passing_bytes_(device.slot_bytes(partition.passing_capacity, shape)),
+      part_bytes_(anchor_bytes_ + static_cast<std::size_t>(partition.blocks_per_rank()) * passing_bytes_),
+      parts_(device.allocate(part_bytes_ * static_cast<std::size_t>(partition.ranks))) {
+  const bool sharded = is_sharded();
+  if (!sharded) replicated_anchor_ = device.allocate(device.slot_bytes(partition.anchor_capacity, shape));
 
   const auto anchor_slot_of = [&](int rank) {
     std::byte* data =
@@ -39,12 +40,11 @@ Slot Exchange::passing_slot(int block) const {
 
 std::span<const SlotRange> Exchange::visible_to_block(int block) const {
   if (block == 0) return {};
-  return std::span(visible_).first(static_cast<std::size_t>(anchor_slices_ + block));
+  return std::span(visible_).first(static_cast<std::size_t>(anchor_slices_) + static_cast<std::size_t>(block));
 }
 
 std::span<const SlotRange> Exchange::visible_to_anchor() const {
-  const bool sharded = partition_.anchor_placement == AnchorPlacement::sharded;
-  return std::span(visible_).first(sharded ? static_cast<std::size_t>(communicator_.rank()) : 0);
+  return std::span(visible_).first(is_sharded() ? static_cast<std::size_t>(communicator_.rank()) : 0);
 }
 
 std::shared_ptr<Transfer> Exchange::start() {

@@ -35,6 +35,7 @@ class Exchange {
   std::shared_ptr<Transfer> start();
 
  private:
+  bool is_sharded() const { return partition_.anchor_placement == AnchorPlacement::sharded; }
   Slot slot_of(int rank, int block_index) const;
 
   Device& device_;

@@ -88,11 +88,11 @@ void gather(int threads, const HeadShape& shape, DataType type, SlotRange source
       const auto head = static_cast<int>(index / positions.columns);
       const std::int64_t to = index % positions.columns;
       const std::int64_t from = row_of<std::int32_t>(positions, head)[to];
-      const int width = shape.head_dim;
-      std::copy_n(keys_of<Element>(source.slot, width, head) + from * width, width,
-                  keys_of<Element>(destination, width, head) + to * width);
-      std::copy_n(values_of<Element>(source.slot, width, head) + from * width, width,
-                  values_of<Element>(destination, width, head) + to * width);
+      const int head_dim = shape.head_dim;
+      std::copy_n(keys_of<Element>(source.slot, head_dim, head) + from * head_dim, head_dim,
+                  keys_of<Element>(destination, head_dim, head) + to * head_dim);
+      std::copy_n(values_of<Element>(source.slot, head_dim, head) + from * head_dim, head_dim,
+                  values_of<Element>(destination, head_dim, head) + to * head_dim);
     });
     clear_behind<Element>(shape, destination, positions.columns);
   });

@@ -102,7 +102,8 @@ Numbers on_one_and_two_threads(DataType type, const Body& body) {
   const Numbers result = body(*one);
   const Numbers again = body(*two);
   EXPECT_EQ(result.size(), again.size());
-  EXPECT_EQ(std::memcmp(result.data(), again.data(), result.size() * sizeof(double)), 0) << "threads change the result";
+  EXPECT_TRUE(result.empty() || std::memcmp(result.data(), again.data(), result.size() * sizeof(double)) == 0)
+      << "threads change the result";
   return result;
 }
 

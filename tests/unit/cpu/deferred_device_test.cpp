@@ -55,7 +55,7 @@ class Program {
                                           {hidden, shape.query_columns()},
                                           {2 * inner, hidden},
                                           {hidden, inner}}) {
-      const Numbers numbers = random_numbers(outputs * inputs, 0.3, 99);
+      const Numbers numbers = random_numbers(std::int64_t{outputs} * inputs, 0.3, 99);
       const std::vector<float> values(numbers.begin(), numbers.end());
       const ConstView matrix = host_view(values.data(), outputs, inputs);
       weights_.push_back(device.pack(std::span(&matrix, 1)));
@@ -120,7 +120,7 @@ class Program {
   std::array<SlotRange, 2> passing_;
   std::array<Buffer, 2> passing_memory_;
   std::vector<std::unique_ptr<Weight>> weights_;
-  std::vector<float> downloaded_ = std::vector<float>(rows * hidden);
+  std::vector<float> downloaded_ = std::vector<float>(std::size_t{rows} * hidden);
 
   Matrix tokens_ = filled(device_, DataType::i32, rows, 1, {3, 1, 0, 4, 2, 2, 1});
   Matrix table_ = random(type_, 5, hidden);

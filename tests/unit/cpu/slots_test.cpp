@@ -43,9 +43,9 @@ enum class Part { keys, values };
 
 /// The keys or values of tokens [first, first + count) of one KV head.
 Numbers read_slot(const Slot& slot, const HeadShape& shape, DataType type, Part part, int head, int first, int count) {
-  const int row = (2 * head + (part == Part::values ? 1 : 0)) * slot.capacity + first;
+  const std::int64_t row = (2 * head + (part == Part::values ? 1 : 0)) * slot.capacity + first;
   return read_elements(slot.data + static_cast<std::size_t>(row * shape.head_dim) * size_of(type), type,
-                       count * shape.head_dim);
+                       std::int64_t{count} * shape.head_dim);
 }
 
 /// A head's numbers after RoPE at `position`, in double precision.
@@ -72,49 +72,54 @@ struct StoreCase {
 /// Stores random rows; compares queries, keys and values with double precision, and looks at what must be zero and
 /// what must not be touched.
 void check_store(const StoreCase& wanted, const Numbers& rotary, DataType type, double tolerance) {
-  const auto& [shape, rows, first_position, first_token] = wanted;
+  const HeadShape& shape = wanted.shape;
+  const int rows = wanted.rows;
   const int capacity = 128;
   const int head_dim = shape.head_dim;
   Numbers qkv, query, keys, values, behind;
-  on_one_and_two_threads(
-      type, [&, &shape = shape, rows = rows, position = first_position, token = first_token](Device& device) {
-        const Matrix input = random_matrix(device, type, rows, shape.qkv_columns(), 2.0, 1);
-        const Matrix table = filled(device, DataType::f32, positions_known, head_dim, rotary);
-        const Matrix rotated_query = poisoned(device, type, rows, shape.query_columns());
-        const TestSlot stored = poisoned_slot(device, capacity, shape);
-        device.rotate_and_store(shape, input.view, table.view, position, rotated_query.view, stored.slot, token);
-        qkv = read(input.view);
-        query = read(rotated_query.view);
-        keys.clear();
-        values.clear();
-        const int tile_end = (token + rows + 31) / 32 * 32;
-        for (int head = 0; head < shape.kv_heads; ++head) {
-          append(keys, read_slot(stored.slot, shape, type, Part::keys, head, token, rows));
-          append(values, read_slot(stored.slot, shape, type, Part::values, head, token, rows));
-          behind = read_slot(stored.slot, shape, type, Part::values, head, token + rows, tile_end - token - rows);
-          EXPECT_EQ(behind, Numbers(behind.size(), 0.0));
-          for (const auto part : {Part::keys, Part::values}) {
-            Numbers untouched = read_slot(stored.slot, shape, type, part, head, 0, token);
-            append(untouched, read_slot(stored.slot, shape, type, part, head, tile_end, capacity - tile_end));
-            for (const double value : untouched) EXPECT_TRUE(std::isnan(value));
-          }
-        }
-        Numbers all = query;
-        append(all, keys);
-        append(all, values);
-        return all;
-      });
+  const int first_token = wanted.first_token;
+  on_one_and_two_threads(type, [&](Device& device) {
+    const Matrix input = random_matrix(device, type, rows, shape.qkv_columns(), 2.0, 1);
+    const Matrix table = filled(device, DataType::f32, positions_known, head_dim, rotary);
+    const Matrix rotated_query = poisoned(device, type, rows, shape.query_columns());
+    const TestSlot stored = poisoned_slot(device, capacity, shape);
+    device.rotate_and_store(shape, input.view, table.view, wanted.first_position, rotated_query.view, stored.slot,
+                            first_token);
+    qkv = read(input.view);
+    query = read(rotated_query.view);
+    keys.clear();
+    values.clear();
+    const int tile_end = (first_token + rows + 31) / 32 * 32;
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      append(keys, read_slot(stored.slot, shape, type, Part::keys, head, first_token, rows));
+      append(values, read_slot(stored.slot, shape, type, Part::values, head, first_token, rows));
+      behind =
+          read_slot(stored.slot, shape, type, Part::values, head, first_token + rows, tile_end - first_token - rows);
+      EXPECT_EQ(behind, Numbers(behind.size(), 0.0));
+      for (const auto part : {Part::keys, Part::values}) {
+        Numbers untouched = read_slot(stored.slot, shape, type, part, head, 0, first_token);
+        append(untouched, read_slot(stored.slot, shape, type, part, head, tile_end, capacity - tile_end));
+        for (const double value : untouched) EXPECT_TRUE(std::isnan(value));
+      }
+    }
+    Numbers all = query;
+    append(all, keys);
+    append(all, values);
+    return all;
+  });
 
   Numbers expected_query, expected_keys, expected_values;
-  const auto head_of_row = [&](int row, int head) { return qkv.data() + row * shape.qkv_columns() + head * head_dim; };
+  const auto head_of_row = [&](int row, int head) {
+    return qkv.data() + std::int64_t{row} * shape.qkv_columns() + std::int64_t{head} * head_dim;
+  };
   for (int row = 0; row < rows; ++row) {
     for (int head = 0; head < shape.heads; ++head) {
-      append(expected_query, rotated(head_of_row(row, head), head_dim, first_position + row));
+      append(expected_query, rotated(head_of_row(row, head), head_dim, wanted.first_position + row));
     }
   }
   for (int head = 0; head < shape.kv_heads; ++head) {
     for (int row = 0; row < rows; ++row) {
-      append(expected_keys, rotated(head_of_row(row, shape.heads + head), head_dim, first_position + row));
+      append(expected_keys, rotated(head_of_row(row, shape.heads + head), head_dim, wanted.first_position + row));
       const double* value = head_of_row(row, shape.heads + shape.kv_heads + head);
       expected_values.insert(expected_values.end(), value, value + head_dim);
     }
@@ -122,7 +127,7 @@ void check_store(const StoreCase& wanted, const Numbers& rotary, DataType type, 
   EXPECT_CLOSE(query, expected_query, tolerance);
   EXPECT_CLOSE(keys, expected_keys, tolerance);
   EXPECT_EQ(values, expected_values);
-  if (first_position == 0) {
+  if (wanted.first_position == 0) {
     EXPECT_EQ(Numbers(query.begin(), query.begin() + shape.query_columns()),
               Numbers(qkv.begin(), qkv.begin() + shape.query_columns()));
   }
@@ -177,7 +182,7 @@ TEST(Gather, CopiesEachHeadsTokens) {
     for (int i = 0; i < count; ++i) positions.push_back(2 * i);
     for (int i = 0; i < count; ++i) positions.push_back(20 + i + i / 3);
     Numbers expected;
-    const Numbers out = on_one_and_two_threads(type, [&, type = type](Device& device) {
+    const Numbers out = on_one_and_two_threads(type, [&](Device& device) {
       const TestSlot source = poisoned_slot(device, 96, shape);
       const Matrix numbers = random_matrix(device, type, 1, 2 * 2 * 96 * 24, 3.0, 4);
       std::memcpy(source.slot.data, numbers.view.data, source.memory.bytes());

@@ -128,6 +128,13 @@ TEST(Tokenizer, is_the_same_from_several_threads) {
   for (const auto& result : results) EXPECT_EQ(result, expected);
 }
 
+TEST(SplitRegex, looks_back_over_any_length) {
+  const std::string text = std::string(11'000'000, ' ') + "x";
+  std::vector<std::size_t> lengths;
+  SplitRegex(R"(\s*[\r\n]+|\s+(?!\S)|\s+)").split(text, [&](std::string_view part) { lengths.push_back(part.size()); });
+  EXPECT_EQ(lengths, (std::vector<std::size_t>{10'999'999, 1, 1}));
+}
+
 template <typename Action>
 std::string error_of(Action action) {
   try {
