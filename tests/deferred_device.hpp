@@ -27,6 +27,7 @@ class DeferredDevice : public Device {
   int tile() const override { return device_.tile(); }
   int row_chunk() const override { return device_.row_chunk(); }
 
+  std::size_t available_memory() const override { return device_.available_memory(); }
   Buffer allocate(std::size_t bytes) override { return device_.allocate(bytes); }
   std::unique_ptr<Weight> pack(std::span<const ConstView> stacked) override { return device_.pack(stacked); }
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {

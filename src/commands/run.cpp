@@ -12,6 +12,7 @@
 #include "commands/coordinator.hpp"
 #include "commands/job.hpp"
 #include "commands/make_device.hpp"
+#include "commands/memory_check.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
 #include "context/partition.hpp"
@@ -97,12 +98,13 @@ SelectionRecord gather_selection(Communicator& world, Forward& forward, const Pa
 
 /// A document's way through the ranks. What fails it fails it on all of them.
 DocumentResult answer(const RunOptions& options, const Job& job, Device& device, const Model& model,
-                      Communicator& world) {
+                      Communicator& world, const std::vector<std::string>& hosts) {
   DocumentResult result;
   std::unique_ptr<Forward> forward;
   try {
+    agree(world, [&] { result.partition = make_partition(job.lengths, options.method, world.size(), device.tile()); });
+    check_memory(world, device, model, *result.partition, options, hosts);
     agree(world, [&] {
-      result.partition = make_partition(job.lengths, options.method, world.size(), device.tile());
       forward = std::make_unique<Forward>(Forward::Setup{.device = device,
                                                          .communicator = world,
                                                          .model = model,
@@ -153,7 +155,7 @@ ExitCode run(const RunOptions& options, const std::string& command_line, Communi
     });
     job = share_job(world, std::move(job));
     if (!job) break;
-    result = answer(options, *job, *device, model, world);
+    result = answer(options, *job, *device, model, world, info.hosts);
   }
 
   auto exit_code = ExitCode::success;

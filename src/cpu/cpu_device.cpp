@@ -15,6 +15,7 @@
 #include "cpu/convert.hpp"
 #include "cpu/elementwise.hpp"
 #include "cpu/gemm.hpp"
+#include "cpu/host_memory.hpp"
 #include "cpu/key_value_layout.hpp"
 #include "cpu/merge.hpp"
 #include "cpu/rows.hpp"
@@ -78,6 +79,7 @@ class CpuDevice : public Device {
   int tile() const override { return cpu::key_tile; }
   int row_chunk() const override { return 512; }
 
+  std::size_t available_memory() const override { return cpu::available_host_memory(); }
   Buffer allocate(std::size_t bytes) override;
   std::unique_ptr<Weight> pack(std::span<const ConstView> stacked) override;
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {

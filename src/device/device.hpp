@@ -101,6 +101,8 @@ class Device {
   virtual int row_chunk() const = 0;
 
   // --- memory ---------------------------------------------------------------------------------------------------
+  /// Bytes that could be allocated now; ranks that share a host share them.
+  virtual std::size_t available_memory() const = 0;
   /// Uninitialised memory; throws Error when there is not enough.
   virtual Buffer allocate(std::size_t bytes) = 0;
   /// Packs the matrices [outputs_i, inputs] (host memory; f32, bf16 or f16), stacked along the outputs, in that order.

@@ -106,6 +106,27 @@ class ErrorTest(ProgramTest):
         self.assertEqual(process.returncode, 1, process.stderr)
         self.assertIn("100 positions", process.stderr)
 
+    def test_a_document_that_does_not_fit_into_memory(self):
+        model = self.change_config(max_position_embeddings=10**9)
+        source = self.write_input([self.random_document("huge", 100, max_new_tokens=5 * 10**8),
+                                   self.random_document("small", 100)], "huge.jsonl")
+        process = self.run_apb(model=model, source=source)
+        self.assertEqual(process.returncode, 1, process.stderr)
+        lines = [json.loads(line) for line in apb("report", self.output, "--jsonl").stdout.splitlines()]
+        self.assertEqual([line["status"] for line in lines], ["failed", "ok"])
+        self.assertRegex(lines[0]["message"], "need [0-9.]+ GiB on host .* GiB are free")
+
+    def test_shortest_documents(self):
+        source = self.write_input([self.random_document("one token", 1), self.random_document("a token a block", 6)],
+                                  "short.jsonl")
+        process = self.run_apb("--blocks", 6, "--anchor-length", 0, source=source)
+        self.assertEqual(process.returncode, 1, process.stderr)
+        lines = [json.loads(line) for line in apb("report", self.output, "--jsonl").stdout.splitlines()]
+        self.assertEqual([line["status"] for line in lines], ["failed", "ok"])
+        self.assertIn("6 blocks", lines[0]["message"])
+        process = self.run_apb("--overwrite", source=source)
+        self.assertEqual(process.returncode, 0, process.stderr)
+
     def test_token_outside_the_vocabulary(self):
         source = self.write_input([self.random_document("one") | {"query_tokens": [5000]}], "tokens.jsonl")
         process = self.run_apb(source=source)
