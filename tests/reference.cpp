@@ -198,7 +198,23 @@ class Simulation {
 
   ReferenceResult run(int max_new_tokens, int eos) {
     for (int layer = 0; layer < model_.layers; ++layer) prefill_layer(layer);
-    Row logits = head_logits(model_, query_.back());
+    generate(head_logits(model_, query_.back()), max_new_tokens, eos);
+    return result_;
+  }
+
+  // Another question after run(): its tokens go through the cache of the context one by one.
+  ReferenceResult ask(std::span<const std::int32_t> question, int max_new_tokens, int eos) {
+    for (auto& cache : cache_) cache.erase(cache.begin() + n_, cache.end());
+    result_.tokens.clear();
+    result_.logits.clear();
+    Row logits;
+    for (const std::int32_t token : question) logits = decode(token);
+    generate(logits, max_new_tokens, eos);
+    return result_;
+  }
+
+ private:
+  void generate(Row logits, int max_new_tokens, int eos) {
     while (static_cast<int>(result_.tokens.size()) < max_new_tokens) {
       const std::int32_t token = argmax(logits);
       result_.logits.push_back(logits);
@@ -206,10 +222,8 @@ class Simulation {
       if (token == eos) break;
       logits = decode(token);
     }
-    return result_;
   }
 
- private:
   // Tokens at positions 0, 1, ...; also sets held_, the number of context tokens among them.
   std::vector<std::int32_t> anchor_tokens(std::span<const std::int32_t> context, std::span<const std::int32_t> query) {
     const int length = options_.anchor_length;
@@ -380,6 +394,14 @@ ReferenceResult simulate(const TinyModel& model, std::span<const std::int32_t> c
                          std::span<const std::int32_t> query, const MethodOptions& options, int max_new_tokens,
                          int eos) {
   return Simulation(model, context, query, options).run(max_new_tokens, eos);
+}
+
+ReferenceResult simulate_further(const TinyModel& model, std::span<const std::int32_t> context,
+                                 std::span<const std::int32_t> query, std::span<const std::int32_t> further,
+                                 const MethodOptions& options, int max_new_tokens, int eos) {
+  Simulation simulation(model, context, query, options);
+  simulation.run(0, eos);
+  return simulation.ask(further, max_new_tokens, eos);
 }
 
 std::vector<double> masked_forward(const TinyModel& model, std::span<const std::int32_t> tokens,

@@ -44,6 +44,11 @@ ReferenceResult simulate(const TinyModel& model, std::span<const std::int32_t> c
                          std::span<const std::int32_t> query, const MethodOptions& options, int max_new_tokens,
                          int eos = -1);
 
+/// What `further` is answered after `query` was asked: the context's cache, which `query` shaped, stays.
+ReferenceResult simulate_further(const TinyModel& model, std::span<const std::int32_t> context,
+                                 std::span<const std::int32_t> query, std::span<const std::int32_t> further,
+                                 const MethodOptions& options, int max_new_tokens, int eos = -1);
+
 /// The same model with plain causal attention over context, query and generated tokens. No cache: every token is
 /// computed from the whole sequence before it.
 ReferenceResult dense_forward(const TinyModel& model, std::span<const std::int32_t> context,

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source jobs/dependencies.sh
+APB_DEBIAN_PACKAGES+=(clang-format)  # for the test style/format
 install_dependencies
 cmake --preset release -DPython3_EXECUTABLE="$APB_PYTHON" --log-level=WARNING
 cmake --build --preset release

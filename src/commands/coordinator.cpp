@@ -19,7 +19,11 @@ constexpr int insert_for_tokens = 16;  // where the question goes in the anchor 
 std::vector<std::string> ids_of(const std::optional<DocumentFile>& file, const Document& single) {
   if (!file) return {single.id};
   std::vector<std::string> ids;
-  for (int index = 0; index < file->size(); ++index) ids.push_back(file->id(index));
+  for (int index = 0; index < file->size(); ++index) {
+    for (int question = 0; question < file->questions(index); ++question) {
+      ids.push_back(question_id(file->id(index), question));
+    }
+  }
   return ids;
 }
 
@@ -70,50 +74,71 @@ Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, R
 
 Document Coordinator::read_document(int index) const { return file_ ? file_->read(index) : single_; }
 
-std::string Coordinator::key_of(const Document& document, int max_new_tokens) const {
+/// A question's key covers all questions of its document, since the first one shapes what the others see.
+std::string Coordinator::key_of(const Document& document, int question) const {
   RunOptions asked = options_;
   asked.input.clear();
   asked.document.clear();
   asked.model.clear();  // its contents count, not its place
   asked.retaining_heads.clear();
   asked.threads = 0;
-  asked.max_new_tokens = max_new_tokens;
+  asked.max_new_tokens = document.max_new_tokens.value_or(options_.max_new_tokens);
   const std::string options = options_as_json(asked);
-  const std::array<std::string_view, 7> pieces = {options,
-                                                  model_fingerprint_,
-                                                  document.id,
-                                                  document.context,
-                                                  document.query,
-                                                  bytes_of(document.context_tokens),
-                                                  bytes_of(document.query_tokens)};
+  const std::string number = std::to_string(question);
+  std::vector<std::string_view> pieces = {options, model_fingerprint_, document.id,
+                                          number,  document.context,   bytes_of(document.context_tokens)};
+  for (const auto& query : document.queries) pieces.emplace_back(query);
+  for (const auto& query : document.query_tokens) pieces.emplace_back(bytes_of(query));
   return document_key(pieces);
 }
 
-Job Coordinator::make_job(const Document& document, ResultRow& row) const {
+bool Coordinator::is_finished(const ResultRow& row) const {
+  return writer_ && writer_->finished_keys().contains(row.key);
+}
+
+std::vector<ResultRow> Coordinator::begin_rows(const Document& document) const {
+  const auto questions = std::max({std::size_t{1}, document.queries.size(), document.query_tokens.size()});
+  std::vector<ResultRow> rows;
+  for (int question = 0; question < static_cast<int>(questions); ++question) {
+    rows.push_back(
+        {.id = question_id(document.id, question), .key = key_of(document, question), .metadata = document.metadata});
+  }
+  return rows;
+}
+
+void Coordinator::check_positions(const DocumentLengths& lengths) const {
+  const std::int64_t positions = lengths.context + lengths.longest_query() + lengths.max_new_tokens;
+  if (positions <= config_.max_positions) return;
+  fail(
+      "{} context + {} query + {} new tokens are more than the model's {} positions: shorten the document or "
+      "--max-new-tokens",
+      lengths.context, lengths.longest_query(), lengths.max_new_tokens, config_.max_positions);
+}
+
+Job Coordinator::make_job(const Document& document, std::vector<ResultRow>& rows) const {
   if (!document.error.empty()) throw Error(document.error);
   Job job;
   job.lengths.max_new_tokens = document.max_new_tokens.value_or(options_.max_new_tokens);
   if (document.tokenised) {
     job.context = document.context_tokens;
-    job.query = document.query_tokens;
+    job.queries = document.query_tokens;
     job.lengths.prefix = insert_for_tokens;
     check_vocabulary(job.context, "context_tokens", config_.vocabulary);
-    check_vocabulary(job.query, "query_tokens", config_.vocabulary);
+    for (const auto& query : job.queries) check_vocabulary(query, "query_tokens", config_.vocabulary);
   } else {
-    Prompt prompt = build_prompt(template_, tokenizer_, document.context, document.query);
+    Prompt prompt = build_prompt(template_, tokenizer_, document.context, document.queries.front());
     job.context = std::move(prompt.context);
-    job.query = std::move(prompt.query);
     job.lengths.prefix = prompt.prefix_length;
+    for (const auto& query : document.queries) job.queries.push_back(build_query(template_, tokenizer_, query));
   }
-  row.context_length = job.lengths.context = static_cast<std::int64_t>(job.context.size());
-  row.query_length = job.lengths.query = static_cast<std::int64_t>(job.query.size());
-  const std::int64_t positions = job.lengths.context + job.lengths.query + job.lengths.max_new_tokens;
-  if (positions > config_.max_positions) {
-    fail(
-        "{} context + {} query + {} new tokens are more than the model's {} positions: shorten the document or "
-        "--max-new-tokens",
-        job.lengths.context, job.lengths.query, job.lengths.max_new_tokens, config_.max_positions);
+  job.lengths.context = static_cast<std::int64_t>(job.context.size());
+  job.lengths.query = static_cast<std::int64_t>(job.queries.front().size());
+  for (std::size_t question = 0; question < rows.size(); ++question) {
+    rows[question].context_length = job.lengths.context;
+    rows[question].query_length = static_cast<std::int64_t>(job.queries[question].size());
+    job.lengths.further_query = std::max(job.lengths.further_query, rows[question].query_length);
   }
+  check_positions(job.lengths);
   const std::string hash = document_key(std::array<std::string_view, 1>{document.id});
   job.document = std::stoull(hash.substr(0, 16), nullptr, 16);
   return job;
@@ -123,59 +148,75 @@ std::optional<Job> Coordinator::next() {
   while (next_document_ < document_count()) {
     document_start_ = std::chrono::steady_clock::now();
     const Document document = read_document(next_document_++);
-    row_ = {.id = document.id, .metadata = document.metadata};
-    row_.key = key_of(document, document.max_new_tokens.value_or(options_.max_new_tokens));
-    if (writer_ && writer_->finished_keys().contains(row_.key)) {
+    rows_ = begin_rows(document);
+    if (std::all_of(rows_.begin(), rows_.end(), [&](const ResultRow& row) { return is_finished(row); })) {
       ++done_;
       continue;
     }
     try {
-      return make_job(document, row_);
+      return make_job(document, rows_);
     } catch (const Error& error) {
-      row_.message = error.what();
-      commit_row();
+      fail_rows(error.what());
     }
   }
   return std::nullopt;
 }
 
 void Coordinator::commit(DocumentResult result) {
-  row_.ok = result.error.empty();
-  row_.message = result.error;
-  if (result.partition) {
-    const Partition& partition = *result.partition;
-    row_.method = name_of(partition.method);
-    row_.blocks = partition.block_count();
-    row_.anchor_length = partition.anchor_length;
-    row_.passing_length = partition.passing_length;
-    row_.ranks_used = partition.ranks_used();
+  if (!result.error.empty()) {
+    fail_rows(result.error);
+    return;
   }
-  if (row_.ok) {
-    row_.text = tokenizer_.decode(result.tokens);
-    row_.token_ids = std::move(result.tokens);
-    row_.finish_reason = result.stopped ? "stop" : "length";
-    row_.logits = std::move(result.logits);
-    row_.prefill_seconds = row_.ttft_seconds = result.prefill_seconds;
-    row_.decode_seconds = result.decode_seconds;
-    phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
-    for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
-    row_.phase_seconds = std::move(result.phase_seconds);
-    row_.selection = std::move(result.selection);
-    if (!file_) std::cout << row_.text << std::endl;
+  for (std::size_t question = 0; question < rows_.size(); ++question) {
+    fill(rows_[question], *result.partition, result.answers[question]);
+    if (!file_) std::cout << rows_[question].text << std::endl;
   }
-  commit_row();
+  phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
+  for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
+  rows_.front().phase_seconds = std::move(result.phase_seconds);
+  rows_.front().selection = std::move(result.selection);
+  commit_rows();
 }
 
-void Coordinator::commit_row() {
+void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answer) const {
+  row.ok = true;
+  row.method = name_of(partition.method);
+  row.blocks = partition.block_count();
+  row.anchor_length = partition.anchor_length;
+  row.passing_length = partition.passing_length;
+  row.ranks_used = partition.ranks_used();
+  row.text = tokenizer_.decode(answer.tokens);
+  row.token_ids = std::move(answer.tokens);
+  row.finish_reason = answer.stopped ? "stop" : "length";
+  row.logits = std::move(answer.logits);
+  row.prefill_seconds = answer.prefill_seconds;
+  row.ttft_seconds = answer.first_token_seconds;
+  row.decode_seconds = answer.decode_seconds;
+  row.phase_seconds.assign(static_cast<std::size_t>(row.ranks_used) * phase_count, 0.0);
+}
+
+void Coordinator::fail_rows(const std::string& why) {
+  for (ResultRow& row : rows_) row.message = why;
+  commit_rows();
+}
+
+/// Progress counts documents; rows that an earlier run finished stay as they are.
+void Coordinator::commit_rows() {
+  const bool failed = !rows_.front().message.empty();
   ++done_;
-  if (!row_.ok) ++failed_;
+  if (failed) ++failed_;
   const auto now = std::chrono::steady_clock::now();
   const auto seconds = [&](auto since) { return std::chrono::duration<double>(now - since).count(); };
-  const auto tokens = row_.context_length + row_.query_length + static_cast<std::int64_t>(row_.token_ids.size());
-  progress_.done(
-      {.id = row_.id, .message = row_.message, .tokens = row_.ok ? tokens : 0, .seconds = seconds(document_start_)},
-      seconds(start_));
-  if (writer_) writer_->commit(std::move(row_));
+  std::int64_t tokens = rows_.front().context_length;
+  for (const ResultRow& row : rows_) tokens += row.query_length + static_cast<std::int64_t>(row.token_ids.size());
+  progress_.done({.id = rows_.front().id,
+                  .message = rows_.front().message,
+                  .tokens = failed ? 0 : tokens,
+                  .seconds = seconds(document_start_)},
+                 seconds(start_));
+  for (ResultRow& row : rows_) {
+    if (writer_ && !is_finished(row)) writer_->commit(std::move(row));
+  }
 }
 
 ExitCode Coordinator::finish() {

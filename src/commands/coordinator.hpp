@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "commands/job.hpp"
+#include "context/generate.hpp"
 #include "error.hpp"
 #include "input/documents.hpp"
 #include "input/prompt_template.hpp"
@@ -23,11 +24,7 @@ namespace apb {
 struct DocumentResult {
   std::string error{};  // not empty: the document failed, and why
   std::optional<Partition> partition{};
-  std::vector<std::int32_t> tokens{};
-  bool stopped = false;
-  std::vector<float> logits{};  // [tokens, vocabulary], if saved
-  double prefill_seconds = 0.0;
-  double decode_seconds = 0.0;
+  std::vector<Answer> answers{};        // of each question
   std::vector<double> phase_seconds{};  // [ranks_used, phases]
   SelectionRecord selection{};          // if saved
 };
@@ -49,10 +46,16 @@ class Coordinator {
 
  private:
   Document read_document(int index) const;
-  /// Fills job and row from the document; an Error means that this document fails.
-  Job make_job(const Document& document, ResultRow& row) const;
-  std::string key_of(const Document& document, int max_new_tokens) const;
-  void commit_row();
+  /// Rows with id, key and metadata of the document's questions; one if it has none that can be read.
+  std::vector<ResultRow> begin_rows(const Document& document) const;
+  /// Tokens of the document and its questions, their lengths to the rows; an Error means that the document fails.
+  Job make_job(const Document& document, std::vector<ResultRow>& rows) const;
+  void check_positions(const DocumentLengths& lengths) const;
+  std::string key_of(const Document& document, int question) const;
+  bool is_finished(const ResultRow& row) const;
+  void fill(ResultRow& row, const Partition& partition, Answer& answer) const;
+  void fail_rows(const std::string& why);
+  void commit_rows();
   int document_count() const { return file_ ? file_->size() : 1; }
 
   RunOptions options_;
@@ -67,7 +70,7 @@ class Coordinator {
   Progress progress_;
 
   int next_document_ = 0;
-  ResultRow row_;  // of the document under way
+  std::vector<ResultRow> rows_;  // of the document under way
   int failed_ = 0;
   int done_ = 0;
   std::vector<double> phase_seconds_;  // [ranks, phases], over all documents

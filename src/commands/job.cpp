@@ -10,18 +10,24 @@ std::optional<Job> share_job(Communicator& communicator, std::optional<Job> job)
     std::int64_t present;
     DocumentLengths lengths;
     std::uint64_t document;
+    std::uint64_t queries;
   };
   Header header{};
-  if (job) header = {1, job->lengths, job->document};
+  if (job) header = {1, job->lengths, job->document, job->queries.size()};
   communicator.broadcast(std::as_writable_bytes(std::span(&header, 1)), 0);
   if (header.present == 0) return std::nullopt;
   if (!job) job.emplace();
   job->lengths = header.lengths;
   job->document = header.document;
   job->context.resize(static_cast<std::size_t>(header.lengths.context));
-  job->query.resize(static_cast<std::size_t>(header.lengths.query));
   communicator.broadcast(std::as_writable_bytes(std::span(job->context)), 0);
-  communicator.broadcast(std::as_writable_bytes(std::span(job->query)), 0);
+  job->queries.resize(header.queries);
+  for (auto& query : job->queries) {
+    std::uint64_t length = query.size();
+    communicator.broadcast(std::as_writable_bytes(std::span(&length, 1)), 0);
+    query.resize(length);
+    communicator.broadcast(std::as_writable_bytes(std::span(query)), 0);
+  }
   return job;
 }
 

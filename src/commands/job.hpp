@@ -1,4 +1,4 @@
-// One question about one document as every rank needs it.
+// One document and its questions as every rank needs them.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Job {
   DocumentLengths lengths;
   std::uint64_t document = 0;  // hash of the id: tells documents apart for the random compressor
   std::vector<std::int32_t> context;
-  std::vector<std::int32_t> query;
+  std::vector<std::vector<std::int32_t>> queries;  // the first goes through the prefill
 };
 
 /// Rank 0's job on all ranks; nothing when it has none left.

@@ -117,14 +117,15 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
     result.error = error.what();
     return result;
   }
-  Answer found =
-      generate(device, world, model, *forward, job.context, job.query, job.lengths.max_new_tokens, options.save_logits);
-  result.tokens = std::move(found.tokens);
-  result.stopped = found.stopped;
-  result.logits = std::move(found.logits);
-  result.prefill_seconds = found.prefill_seconds;
-  result.decode_seconds = found.decode_seconds;
-  result.phase_seconds = gather_phases(world, found.phase_seconds, result.partition->ranks_used());
+  const int max_new_tokens = job.lengths.max_new_tokens;
+  result.answers.push_back(
+      generate(device, world, model, *forward, job.context, job.queries.front(), max_new_tokens, options.save_logits));
+  for (std::size_t question = 1; question < job.queries.size(); ++question) {
+    result.answers.push_back(
+        generate_further(device, world, model, *forward, job.queries[question], max_new_tokens, options.save_logits));
+  }
+  const PhaseSeconds& phases = result.answers.front().phase_seconds;
+  result.phase_seconds = gather_phases(world, phases, result.partition->ranks_used());
   if (options.save_selection) result.selection = gather_selection(world, *forward, *result.partition, model.config);
   return result;
 }

@@ -23,7 +23,7 @@ Forward::Forward(const Setup& setup)
       rank_(setup.communicator.rank()),
       owns_query_keys_(setup.partition.last_rank() == rank_) {
   const auto& lengths = partition_.lengths;
-  const std::int64_t query_capacity = lengths.query + lengths.max_new_tokens;
+  const std::int64_t query_capacity = lengths.longest_query() + lengths.max_new_tokens;
   const std::int64_t positions = lengths.context + query_capacity;
   const auto angles = rotary_table(model_.config, positions);
   rotary_ = device_.allocate(bytes_for(DataType::f32, positions, shape_.head_dim));
@@ -53,7 +53,7 @@ Forward::Forward(const Setup& setup)
 
 void Forward::reserve_rows() {
   const AnchorSlice slice = partition_.anchor_slice(rank_);
-  const std::int64_t query = partition_.lengths.query;
+  const std::int64_t query = partition_.lengths.longest_query();
   std::int64_t rows = slice.length() + query;
   std::int64_t longest = std::max<std::int64_t>(slice.length(), query);
   const auto own = partition_.blocks_of(rank_);
@@ -104,11 +104,10 @@ void Forward::reserve_selection() {
 }
 
 void Forward::reserve_query_tables() {
-  const std::int64_t query = partition_.lengths.query;
+  const std::int64_t query = partition_.lengths.longest_query();
   parts_ =
       device_.allocate(bytes_for(DataType::f32, partition_.ranks, query * (shape_.query_columns() + shape_.heads)));
   merged_ = device_.allocate(bytes_for(device_.compute_type(), query, shape_.query_columns()));
-  prefill_tables_ = query_tables(query);
   decode_tables_ = query_tables(1);
 }
 
@@ -151,11 +150,25 @@ void Forward::prefill(std::span<const std::int32_t> context, std::span<const std
         context.subspan(static_cast<std::size_t>(own.rows.first_position), static_cast<std::size_t>(own.rows.count())),
         own.rows.hidden);
   }
-  embed(query, query_rows_.hidden);
-
-  current_query_ = query_rows_;
+  begin_question(query);
   run_layers(true);
   query_tokens_stored_ = static_cast<int>(query.size());
+}
+
+void Forward::ask(std::span<const std::int32_t> query) {
+  begin_question(query);
+  run_layers(false);
+  query_tokens_stored_ = static_cast<int>(query.size());
+}
+
+void Forward::begin_question(std::span<const std::int32_t> query) {
+  const auto rows = static_cast<std::int64_t>(query.size());
+  current_query_ = {.hidden = query_rows_.hidden.row_range(0, rows),
+                    .query = query_rows_.query.row_range(0, rows),
+                    .first_position = partition_.lengths.context};
+  question_tables_ = query_tables(rows);
+  query_tokens_stored_ = 0;
+  embed(query, current_query_.hidden);
 }
 
 void Forward::decode(std::int32_t token) {
@@ -240,7 +253,7 @@ void Forward::attend_block(int layer, int own) {
 void Forward::attend_query(int layer) {
   device_.mark(Phase::query);
   const std::int64_t rows = current_query_.count();
-  const QueryTables& tables = rows == 1 ? decode_tables_ : prefill_tables_;
+  const QueryTables& tables = rows == 1 ? decode_tables_ : question_tables_;
   const auto own_count = static_cast<std::size_t>(own_blocks());
   device_.attention(
       {.shape = shape_,

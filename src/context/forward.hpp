@@ -37,6 +37,10 @@ class Forward {
   /// All layers over anchor, blocks and query rows. `context` and `query` are the whole document's tokens.
   void prefill(std::span<const std::int32_t> context, std::span<const std::int32_t> query);
 
+  /// All layers over another question about the prefilled context; what was asked and generated before is forgotten.
+  /// Call it after Device::synchronize.
+  void ask(std::span<const std::int32_t> query);
+
   /// All layers over one generated token.
   void decode(std::int32_t token);
 
@@ -63,6 +67,7 @@ class Forward {
   void reserve_selection();
   void reserve_query_tables();
   QueryTables query_tables(std::int64_t rows) const;
+  void begin_question(std::span<const std::int32_t> query);
   void embed(std::span<const std::int32_t> tokens, View hidden);
 
   void run_layers(bool with_context);
@@ -107,7 +112,7 @@ class Forward {
   Buffer queries_;
   Rows anchor_;
   std::vector<OwnBlock> blocks_;
-  Rows query_rows_;  // as many as the prefill's; decoding uses the last one
+  Rows query_rows_;  // room for the longest question; decoding uses the first
   Rows current_query_;
   int query_tokens_stored_ = 0;
   std::vector<SlotRange> cached_;  // [layers, own blocks]: what query rows see
@@ -116,8 +121,8 @@ class Forward {
   Buffer positions_;
   Buffer parts_;
   Buffer merged_;
-  QueryTables prefill_tables_;
-  QueryTables decode_tables_;
+  QueryTables question_tables_;  // of the question asked last
+  QueryTables decode_tables_;    // of one row
   Buffer normed_last_;
   Buffer logits_;
 };

@@ -62,6 +62,16 @@ class TokenChooser {
   Buffer chosen_;
 };
 
+/// The tokens behind the first.
+void decode(TokenChooser& chooser, Forward& forward, int max_new_tokens, bool keep_logits, Answer& answer) {
+  const auto start = Clock::now();
+  while (!answer.stopped && static_cast<int>(answer.tokens.size()) < max_new_tokens) {
+    forward.decode(answer.tokens.back());
+    chooser.choose(forward, keep_logits, answer);
+  }
+  answer.decode_seconds = answer.tokens.size() > 1 ? seconds_since(start) : 0.0;
+}
+
 }  // namespace
 
 Answer generate(Device& device, Communicator& communicator, const Model& model, Forward& forward,
@@ -79,17 +89,24 @@ Answer generate(Device& device, Communicator& communicator, const Model& model, 
   const double own_seconds = seconds_since(start);
   answer.phase_seconds = device.take_phase_seconds();
 
-  const auto decode_start = Clock::now();
-  while (!answer.stopped && static_cast<int>(answer.tokens.size()) < max_new_tokens) {
-    forward.decode(answer.tokens.back());
-    chooser.choose(forward, keep_logits, answer);
-  }
-  answer.decode_seconds = answer.tokens.size() > 1 ? seconds_since(decode_start) : 0.0;
+  decode(chooser, forward, max_new_tokens, keep_logits, answer);
 
   // The slowest rank's prefill is the document's; what another rank had to spare counts as other.
-  answer.prefill_seconds = common_maximum(communicator, own_seconds);
+  answer.prefill_seconds = answer.first_token_seconds = common_maximum(communicator, own_seconds);
   const double marked = std::accumulate(answer.phase_seconds.begin(), answer.phase_seconds.end(), 0.0);
   answer.phase_seconds[static_cast<std::size_t>(Phase::other)] += std::max(0.0, answer.prefill_seconds - marked);
+  return answer;
+}
+
+Answer generate_further(Device& device, Communicator& communicator, const Model& model, Forward& forward,
+                        std::span<const std::int32_t> query, int max_new_tokens, bool keep_logits) {
+  Answer answer;
+  TokenChooser chooser(device, communicator, model);
+  const auto start = Clock::now();
+  forward.ask(query);
+  chooser.choose(forward, keep_logits, answer);
+  answer.first_token_seconds = common_maximum(communicator, seconds_since(start));
+  decode(chooser, forward, max_new_tokens, keep_logits, answer);
   return answer;
 }
 

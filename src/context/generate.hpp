@@ -17,6 +17,7 @@ struct Answer {
   bool stopped = false;              // by a stop token, else by the length
   std::vector<float> logits;         // [tokens, vocabulary] on rank 0, if kept
   double prefill_seconds = 0.0;      // until every rank knows the first token
+  double first_token_seconds = 0.0;  // the same; of a further question: since it was asked
   double decode_seconds = 0.0;       // from there to the last token
   PhaseSeconds phase_seconds{};      // of the prefill on this rank; they add up to prefill_seconds
 };
@@ -26,5 +27,9 @@ struct Answer {
 Answer generate(Device& device, Communicator& communicator, const Model& model, Forward& forward,
                 std::span<const std::int32_t> context, std::span<const std::int32_t> query, int max_new_tokens,
                 bool keep_logits);
+
+/// Answers a further question from the prefilled context; no time counts as prefill.
+Answer generate_further(Device& device, Communicator& communicator, const Model& model, Forward& forward,
+                        std::span<const std::int32_t> query, int max_new_tokens, bool keep_logits);
 
 }  // namespace apb

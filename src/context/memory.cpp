@@ -29,7 +29,8 @@ struct RowCounts {
 
 RowCounts count_rows(const Partition& partition, int rank) {
   const std::int64_t anchor = partition.anchor_slice(rank).length();
-  RowCounts rows{.all = anchor + partition.lengths.query, .longest = std::max(anchor, partition.lengths.query)};
+  RowCounts rows{.all = anchor + partition.lengths.longest_query(),
+                 .longest = std::max(anchor, partition.lengths.longest_query())};
   for (const int number : partition.blocks_of(rank)) {
     const std::int64_t length = partition.blocks[static_cast<std::size_t>(number)].length();
     rows.all += length;
@@ -47,7 +48,7 @@ void add_cache(Sum& sum, const Device& device, const Model& model, const Partiti
     sum.add(layers * slot(partition.blocks[static_cast<std::size_t>(number)].length()));
   }
   sum.add((partition.last_rank() == rank ? layers : 1) *
-          slot(partition.lengths.query + partition.lengths.max_new_tokens));
+          slot(partition.lengths.longest_query() + partition.lengths.max_new_tokens));
 }
 
 void add_exchange(Sum& sum, const Device& device, const HeadShape& shape, const Partition& partition) {
@@ -84,7 +85,7 @@ std::size_t memory_needed(const Device& device, const Model& model, const Partit
   const auto& lengths = partition.lengths;
   const RowCounts rows = count_rows(partition, rank);
   Sum sum;
-  sum.add(DataType::f32, lengths.context + lengths.query + lengths.max_new_tokens, shape.head_dim);  // angles
+  sum.add(DataType::f32, lengths.context + lengths.longest_query() + lengths.max_new_tokens, shape.head_dim);  // angles
   sum.add(type, device.row_chunk(),
           config.hidden + shape.qkv_columns() + shape.query_columns() + 3LL * config.intermediate);  // activations
   sum.add(DataType::f32, rows.all, config.hidden);
@@ -93,8 +94,9 @@ std::size_t memory_needed(const Device& device, const Model& model, const Partit
   add_cache(sum, device, model, partition, rank);
   add_exchange(sum, device, shape, partition);
   add_compression(sum, device, model, partition, options, rank, keep_selection);
-  sum.add(DataType::f32, partition.ranks, lengths.query * (shape.query_columns() + shape.heads));  // partial outputs
-  sum.add(type, lengths.query, shape.query_columns());                                             // merged
+  sum.add(DataType::f32, partition.ranks,
+          lengths.longest_query() * (shape.query_columns() + shape.heads));  // partial outputs
+  sum.add(type, lengths.longest_query(), shape.query_columns());             // merged
   sum.add(type, 1, config.hidden);
   if (model.head) sum.add(DataType::f32, 1, config.vocabulary);
   return sum.bytes();

@@ -2,6 +2,7 @@
 // on all ranks from the lengths alone (docs/method.md, "Blocks" to "Slots").
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -32,9 +33,12 @@ struct AnchorSlice {
 
 struct DocumentLengths {
   std::int64_t context = 0;  // n
-  std::int64_t query = 0;    // m
+  std::int64_t query = 0;    // m, of the first question
   std::int64_t prefix = 0;   // template tokens before the document; where the question goes in the anchor by default
   int max_new_tokens = 0;
+  std::int64_t further_query = 0;  // the longest of further questions
+
+  std::int64_t longest_query() const { return std::max(query, further_query); }
 };
 
 struct Partition {

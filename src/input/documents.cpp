@@ -35,6 +35,7 @@ std::ifstream open_to_read(const Path& file) {
 struct LineScan {
   std::string id;     // empty: the line has none
   std::string error;  // why the line is no document at all
+  int questions = 1;
 };
 
 std::string quote(const json& value) {
@@ -44,27 +45,31 @@ std::string quote(const json& value) {
 }
 
 LineScan scan_id(const json& object) {
-  if (!object.contains("id") || object["id"].is_null()) return {};
+  const bool several = object.contains("queries") && object["queries"].is_array();
+  const int questions = several ? std::max(1, static_cast<int>(object["queries"].size())) : 1;
+  if (!object.contains("id") || object["id"].is_null()) return {"", "", questions};
   const json& id = object["id"];
-  if (id.is_number()) return {id.dump(), ""};
+  if (id.is_number()) return {id.dump(), "", questions};
   if (!id.is_string()) return {"", fmt::format("field id is {}, expected a string or a number", quote(id))};
   const auto& text = id.get_ref<const std::string&>();
   if (text.empty() || text.find('\0') != std::string::npos) {
     return {"", fmt::format("field id is {}, expected text without NUL characters", quote(id))};
   }
-  return {text, ""};
+  return {text, "", questions};
 }
 
 LineScan scan_line(std::string_view line) {
   const auto invalid = find_invalid_utf8(line);
   if (invalid < line.size()) return {"", fmt::format("not UTF-8 at byte {} of the line; convert it to UTF-8", invalid)};
   bool too_deep = false;
-  const auto keep_only_id = [&](int depth, json::parse_event_t event, json& parsed) {
+  const auto keep_only = [&](int depth, json::parse_event_t event, json& parsed) {
     too_deep = too_deep || depth > deepest_nesting;
-    return event != json::parse_event_t::key || parsed.get_ref<const std::string&>() == "id";
+    if (event != json::parse_event_t::key) return true;
+    const auto& name = parsed.get_ref<const std::string&>();
+    return name == "id" || name == "queries";
   };
   try {
-    const json object = json::parse(line, keep_only_id);
+    const json object = json::parse(line, keep_only);
     if (too_deep) return {"", fmt::format("JSON nested deeper than {} levels", deepest_nesting)};
     if (!object.is_object()) return {"", fmt::format("holds a JSON {}, expected an object", object.type_name())};
     return scan_id(object);
@@ -73,16 +78,14 @@ LineScan scan_line(std::string_view line) {
   }
 }
 
-std::string take_text(const json& object, const char* name) {
-  const json& value = object[name];
+std::string take_text(const json& value, const std::string& name) {
   if (!value.is_string()) fail("field {} is {}, expected a string", name, quote(value));
   auto text = value.get<std::string>();
   if (text.empty()) fail("field {} is empty", name);
   return text;
 }
 
-std::vector<std::int32_t> take_tokens(const json& object, const char* name) {
-  const json& value = object[name];
+std::vector<std::int32_t> take_tokens(const json& value, const std::string& name) {
   if (!value.is_array()) fail("field {} is {}, expected a list of token ids", name, quote(value));
   if (value.empty()) fail("field {} is empty", name);
   std::vector<std::int32_t> tokens;
@@ -104,26 +107,38 @@ int take_max_new_tokens(const json& value) {
   return value.get<int>();
 }
 
+// All questions, as text or as token ids like the context.
+void take_questions(const json& questions, const std::string& name, Document& document) {
+  if (!questions.is_array() || questions.empty())
+    fail("field {} is {}, expected a list of questions", name, quote(questions));
+  for (const json& question : questions) {
+    if (document.tokenised) {
+      document.query_tokens.push_back(take_tokens(question, name));
+    } else {
+      document.queries.push_back(take_text(question, name));
+    }
+  }
+}
+
 // Fills the document from its line; a null field counts as missing. Fails with the sentence for Document.error.
 void take_fields(const json& object, Document& document) {
   const auto has = [&](const char* name) { return object.contains(name) && !object[name].is_null(); };
-  if (has("queries")) fail("field queries is not supported: give one question a line, as query");
   document.tokenised = has("context_tokens") || has("query_tokens");
   if (document.tokenised && (has("context") || has("query"))) {
     fail("has both text and tokens: give context and query, or context_tokens and query_tokens");
   }
   const char* const context = document.tokenised ? "context_tokens" : "context";
   const char* const query = document.tokenised ? "query_tokens" : "query";
-  for (const char* name : {context, query}) {
-    if (!has(name)) fail("field {} is missing", name);
-  }
+  if (has(query) && has("queries")) fail("has both {} and queries: give one of them", query);
+  if (!has(context)) fail("field {} is missing", context);
+  if (!has(query) && !has("queries")) fail("field {} is missing", query);
   if (document.tokenised) {
-    document.context_tokens = take_tokens(object, context);
-    document.query_tokens = take_tokens(object, query);
+    document.context_tokens = take_tokens(object[context], context);
   } else {
-    document.context = take_text(object, context);
-    document.query = take_text(object, query);
+    document.context = take_text(object[context], context);
   }
+  take_questions(has("queries") ? object["queries"] : json::array({object[query]}), has("queries") ? "queries" : query,
+                 document);
   if (has("max_new_tokens")) document.max_new_tokens = take_max_new_tokens(object["max_new_tokens"]);
 }
 
@@ -136,6 +151,10 @@ std::string other_fields(json object) {
 
 }  // namespace
 
+std::string question_id(const std::string& document_id, int question) {
+  return question == 0 ? document_id : fmt::format("{}#{}", document_id, question + 1);
+}
+
 DocumentFile DocumentFile::open(const Path& file) {
   auto stream = open_to_read(file);
   if (!std::filesystem::is_regular_file(file)) fail("{}: is no regular file, and it is read twice", file.string());
@@ -146,10 +165,10 @@ DocumentFile DocumentFile::open(const Path& file) {
     const std::size_t skipped = line == 1 && text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0;
     const auto content = std::string_view(text).substr(skipped);
     if (content.find_first_not_of(" \t\r") != std::string_view::npos) {
-      auto [id, error] = scan_line(content);
+      auto [id, error, questions] = scan_line(content);
       if (id.empty()) id = fmt::format("line-{}", line);
-      documents.entries_.push_back(
-          {std::move(id), std::move(error), line, offset + static_cast<std::int64_t>(skipped), content.size()});
+      documents.entries_.push_back({std::move(id), std::move(error), line, offset + static_cast<std::int64_t>(skipped),
+                                    content.size(), questions});
     }
     offset += static_cast<std::int64_t>(text.size()) + 1;
   }
@@ -160,12 +179,14 @@ DocumentFile DocumentFile::open(const Path& file) {
 }
 
 void DocumentFile::check_ids() const {
-  std::unordered_map<std::string_view, std::int64_t> lines;
+  std::unordered_map<std::string, std::int64_t> lines;
   for (const auto& entry : entries_) {
-    const auto [first, is_new] = lines.emplace(entry.id, entry.line);
-    if (!is_new) {
-      fail("{}: lines {} and {} have the same id \"{}\"; give every document its own", file_.string(), first->second,
-           entry.line, entry.id);
+    for (int question = 0; question < entry.questions; ++question) {
+      const auto [first, is_new] = lines.emplace(question_id(entry.id, question), entry.line);
+      if (!is_new) {
+        fail("{}: lines {} and {} have the same id \"{}\"; give every document its own", file_.string(), first->second,
+             entry.line, first->first);
+      }
     }
   }
 }
@@ -210,7 +231,7 @@ Document document_from_text_file(const Path& file, const std::string& question) 
   Document document;
   document.id = file.filename().string();
   document.context = std::move(text);
-  document.query = question;
+  document.queries = {question};
   return document;
 }
 

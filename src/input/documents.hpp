@@ -11,16 +11,19 @@ namespace apb {
 
 struct Document {
   std::string id;
-  std::int64_t line = 1;  // in the input file, from 1
-  std::string error;      // not empty: this document cannot be used, and why
-  std::string context;    // text, unless tokenised
-  std::string query;
+  std::int64_t line = 1;             // in the input file, from 1
+  std::string error;                 // not empty: this document cannot be used, and why
+  std::string context;               // text, unless tokenised
+  std::vector<std::string> queries;  // at least one question
   bool tokenised = false;
   std::vector<std::int32_t> context_tokens;  // not negative; the model's vocabulary is not checked here
-  std::vector<std::int32_t> query_tokens;
+  std::vector<std::vector<std::int32_t>> query_tokens;
   std::optional<int> max_new_tokens;
   std::string metadata = "{}";  // the line's other fields, a JSON object
 };
+
+/// Id of the result of a document's question, from 0: the document's own, then "ID#2", "ID#3", ...
+std::string question_id(const std::string& document_id, int question);
 
 /// A JSON Lines file. Ids and places are kept in memory, texts are read one at a time; the file must stay unchanged.
 class DocumentFile {
@@ -34,6 +37,9 @@ class DocumentFile {
   /// Text or number of the line's "id", "line-N" where there is none or the line cannot be parsed.
   const std::string& id(int index) const { return entries_.at(static_cast<std::size_t>(index)).id; }
 
+  /// Questions that the line asks, 1 for a line that is no document.
+  int questions(int index) const { return entries_.at(static_cast<std::size_t>(index)).questions; }
+
   /// Document.error tells whether the line can be used. Fails only where the file has changed.
   Document read(int index) const;
 
@@ -44,6 +50,7 @@ class DocumentFile {
     std::int64_t line = 0;    // from 1
     std::int64_t offset = 0;  // bytes from the start of the file
     std::size_t bytes = 0;
+    int questions = 1;
   };
 
   explicit DocumentFile(std::filesystem::path file) : file_(std::move(file)) {}

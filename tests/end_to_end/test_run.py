@@ -86,6 +86,21 @@ class RunTest(ProgramTest):
         documents = [self.random_document("one", 200)]
         self.run_file(documents, "--compressor", "retaining-heads", "--retaining-heads", heads)
 
+    def test_several_questions_about_one_document(self):
+        one = self.random_document("one", 250)
+        other = [random.randrange(256) for _ in range(9)]
+        several = {"id": "several", "context_tokens": one["context_tokens"], "queries": [one["query_tokens"], other]}
+        alone = [one, {**one, "id": "other", "query_tokens": other}]
+        for options in (["--method", "full"], ["--anchor-query", "off", "--compressor", "recent"]):
+            rows = read(self.run_file(alone + [several], "--dtype", "fp32", *options, ranks=2)[0])
+            self.assertEqual(texts(rows["documents/id"]), ["one", "other", "several", "several#2"])
+            tokens = np.split(rows["outputs/token_ids"], rows["outputs/token_offsets"][1:-1])
+            np.testing.assert_array_equal(tokens[2], tokens[0])
+            np.testing.assert_array_equal(tokens[3], tokens[1])
+            self.assertEqual(rows["timings/prefill_seconds"][3], 0)
+            self.assertFalse(rows["timings/phase_seconds"][3].any())
+            self.assertGreater(rows["timings/ttft_seconds"][3], 0)
+
     def test_a_text_file_and_a_question(self):
         text = self.folder / "document.txt"
         text.write_text("Some words that make a document. " * 30)

@@ -28,6 +28,7 @@ struct Case {
   int context = 0;
   int query = 0;
   int prefix = 0;
+  int further = 0;  // tokens of a further question
 };
 
 /// What the ranks made of a case; logits and tokens on rank 0, selection of this rank's blocks.
@@ -43,6 +44,12 @@ bool is_ambiguous(const reference::ReferenceResult& expected) {
   if (expected.selection_margin < least_margin) return true;
   return std::any_of(expected.logits.begin(), expected.logits.end(),
                      [](const std::vector<double>& logits) { return reference::margin(logits, 0, 1) < least_margin; });
+}
+
+std::vector<double> flatten(const std::vector<std::vector<double>>& rows) {
+  std::vector<double> values;
+  for (const auto& row : rows) values.insert(values.end(), row.begin(), row.end());
+  return values;
 }
 
 class MethodTest : public testing::TestWithParam<bool> {
@@ -74,7 +81,7 @@ class MethodTest : public testing::TestWithParam<bool> {
   }
 
   Partition partition_of(const Case& one) {
-    return make_partition({one.context, one.query, one.prefix, new_tokens}, one.options, world_.size(),
+    return make_partition({one.context, one.query, one.prefix, new_tokens, one.further}, one.options, world_.size(),
                           device().tile());
   }
 
@@ -94,21 +101,18 @@ class MethodTest : public testing::TestWithParam<bool> {
     return outcome;
   }
 
-  reference::ReferenceResult expect(const Partition& partition, const MethodOptions& options,
-                                    std::span<const std::int32_t> context, std::span<const std::int32_t> query) {
+  static reference::MethodOptions reference_options(const Partition& partition, const MethodOptions& options) {
     const std::array compressors = {reference::Compressor::retaining_heads, reference::Compressor::query_similarity,
                                     reference::Compressor::random, reference::Compressor::recent};
-    return reference::simulate(tiny_, context, query,
-                               {.full = partition.method == Method::full,
-                                .blocks = partition.block_count(),
-                                .anchor_length = partition.anchor_length,
-                                .passing_length = partition.passing_length,
-                                .query_insert = partition.query_insert,
-                                .anchor_query = partition.anchor_query,
-                                .compressor = compressors.at(static_cast<std::size_t>(options.compressor)),
-                                .seed = options.seed,
-                                .document = document_hash},
-                               new_tokens);
+    return {.full = partition.method == Method::full,
+            .blocks = partition.block_count(),
+            .anchor_length = partition.anchor_length,
+            .passing_length = partition.passing_length,
+            .query_insert = partition.query_insert,
+            .anchor_query = partition.anchor_query,
+            .compressor = compressors.at(static_cast<std::size_t>(options.compressor)),
+            .seed = options.seed,
+            .document = document_hash};
   }
 
   void compare_selection(const Outcome& outcome, const reference::ReferenceResult& expected) {
@@ -142,14 +146,12 @@ class MethodTest : public testing::TestWithParam<bool> {
     do {
       context = random_tokens(one.context);
       query = random_tokens(one.query);
-      expected = expect(partition, one.options, context, query);
+      expected = reference::simulate(tiny_, context, query, reference_options(partition, one.options), new_tokens);
     } while (is_ambiguous(expected));
     const Outcome outcome = run(one, context, query);
     EXPECT_EQ(outcome.answer.tokens, expected.tokens);
     if (world_.rank() == 0) {
-      std::vector<double> logits;
-      for (const auto& row : expected.logits) logits.insert(logits.end(), row.begin(), row.end());
-      EXPECT_CLOSE(outcome.answer.logits, logits, 2e-4);
+      EXPECT_CLOSE(outcome.answer.logits, flatten(expected.logits), 2e-4);
     }
     if (!outcome.selection.empty()) compare_selection(outcome, expected);
   }
@@ -221,6 +223,33 @@ TEST_P(MethodTest, DocumentsTooShortForTheirRanks) {
 }
 
 TEST_P(MethodTest, OneQueryToken) { check({.context = 150, .query = 1, .prefix = 1}); }
+
+TEST_P(MethodTest, FurtherQuestionsSeeTheSameCache) {
+  for (const auto method : {Method::apb, Method::full}) {
+    for (const int length : {1, 3, 11}) {
+      const Case one{.options = {.method = method}, .context = 231, .query = 5, .prefix = 2, .further = length};
+      const Partition partition = partition_of(one);
+      std::vector<std::int32_t> context;
+      std::vector<std::int32_t> query;
+      std::vector<std::int32_t> further;
+      reference::ReferenceResult expected;
+      do {
+        context = random_tokens(one.context);
+        query = random_tokens(one.query);
+        further = random_tokens(length);
+        expected = reference::simulate_further(tiny_, context, query, further,
+                                               reference_options(partition, one.options), new_tokens);
+      } while (is_ambiguous(expected));
+      Forward forward({device(), world_, model_, partition, one.options, document_hash});
+      generate(device(), world_, model_, forward, context, query, new_tokens, false);
+      const Answer again = generate_further(device(), world_, model_, forward, further, new_tokens, true);
+      EXPECT_EQ(again.tokens, expected.tokens);
+      if (world_.rank() == 0) {
+        EXPECT_CLOSE(again.logits, flatten(expected.logits), 2e-4);
+      }
+    }
+  }
+}
 
 TEST_P(MethodTest, RowsBeyondOneChunk) {
   const int blocks = 2 * world_.size();

@@ -49,7 +49,7 @@ TEST_F(DocumentsTest, ReadsTextTokensAndMetadata) {
   EXPECT_EQ(text.line, 1);
   EXPECT_FALSE(text.tokenised);
   EXPECT_EQ(text.context, "Grüße, 你好 😀\n");
-  EXPECT_EQ(text.query, "Qué?");
+  EXPECT_EQ(text.queries, std::vector<std::string>{"Qué?"});
   EXPECT_EQ(text.max_new_tokens, 3);
   EXPECT_EQ(json::parse(text.metadata), (json{{"answer", {"x", 1.5}}, {"depth", nullptr}}));
 
@@ -59,7 +59,7 @@ TEST_F(DocumentsTest, ReadsTextTokensAndMetadata) {
   EXPECT_EQ(ids.line, 2);
   EXPECT_TRUE(ids.tokenised);
   EXPECT_EQ(ids.context_tokens, (std::vector<std::int32_t>{0, 2147483647, 5}));
-  EXPECT_EQ(ids.query_tokens, std::vector<std::int32_t>{7});
+  EXPECT_EQ(ids.query_tokens, std::vector<std::vector<std::int32_t>>{{7}});
   EXPECT_EQ(ids.max_new_tokens, std::nullopt);
   EXPECT_EQ(ids.metadata, "{}");
 }
@@ -139,7 +139,6 @@ TEST_F(DocumentsTest, MissingFields) {
   expect_line_error(R"({"query": "q"})", {"field context is missing"});
   expect_line_error(R"({"context_tokens": [1]})", {"field query_tokens is missing"});
   expect_line_error(R"({"query_tokens": [1]})", {"field context_tokens is missing"});
-  expect_line_error(R"({"context": "c", "queries": ["q", "r"]})", {"queries", "one question a line"});
 }
 
 TEST_F(DocumentsTest, WrongFields) {
@@ -148,6 +147,10 @@ TEST_F(DocumentsTest, WrongFields) {
   expect_line_error(R"({"context_tokens": [], "query_tokens": [1]})", {"field context_tokens is empty"});
   expect_line_error(R"({"context": 3, "query": "q"})", {"field context is 3", "string"});
   expect_line_error(R"({"context": "c", "query": ["q"]})", {R"(field query is ["q"])", "string"});
+  expect_line_error(R"({"context": "c", "queries": []})", {"field queries is []", "list of questions"});
+  expect_line_error(R"({"context": "c", "queries": "q"})", {"field queries is", "list of questions"});
+  expect_line_error(R"({"context": "c", "queries": ["q", 3]})", {"field queries is 3", "string"});
+  expect_line_error(R"({"context": "c", "query": "q", "queries": ["q"]})", {"both query and queries"});
   expect_line_error(R"({"context_tokens": "1 2", "query_tokens": [1]})", {R"(context_tokens is "1 2")", "list"});
   expect_line_error(R"({"context_tokens": [1, -2], "query_tokens": [1]})", {"context_tokens has -2 at index 1"});
   expect_line_error(R"({"context_tokens": [1], "query_tokens": [1.5]})", {"query_tokens has 1.5 at index 0"});
@@ -193,7 +196,7 @@ TEST_F(DocumentsTest, TextFileAndQuestion) {
   EXPECT_EQ(document.id, "book.txt");
   EXPECT_EQ(document.error, "");
   EXPECT_EQ(document.context, "It was\r\nlate.\n");
-  EXPECT_EQ(document.query, "When?");
+  EXPECT_EQ(document.queries, std::vector<std::string>{"When?"});
   EXPECT_EQ(document.metadata, "{}");
   EXPECT_FALSE(document.tokenised);
 }

@@ -180,6 +180,15 @@ TEST(Reference, MaxPoolTakesFiveAndStopsAtTheEnds) {
   EXPECT_TRUE(max_pool(std::vector<double>{}).empty());
 }
 
+TEST(Reference, FurtherQuestionOfExactAttentionIsAsIfAskedAlone) {
+  const TinyModel model = random_tiny_model(21);
+  const Tokens context = random_tokens(31, 1);
+  const Tokens first = random_tokens(4, 2);
+  const Tokens further = random_tokens(6, 3);
+  expect_equal(simulate_further(model, context, first, further, {.full = true}, 3),
+               dense_forward(model, context, further, 3));
+}
+
 TEST(Reference, SelectTopBreaksTiesDownwardsAndSortsByPosition) {
   const std::vector<double> scores = {9, 1, 5, 8, 5, 5, 2};
   EXPECT_EQ(select_top(scores, 0, 3), (std::vector<int>{0, 2, 3}));
