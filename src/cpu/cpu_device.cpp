@@ -9,6 +9,7 @@
 #include <fstream>
 #include <new>
 #include <stdexcept>
+#include <string_view>
 
 #include "cpu/attention.hpp"
 #include "cpu/check.hpp"
@@ -71,9 +72,10 @@ class CpuDevice : public Device {
         selection_(options.threads) {}
 
   std::string description() const override {
-    const auto instructions = static_cast<dnnl_cpu_isa_t>(dnnl::get_effective_cpu_isa());
+    std::string_view instructions = dnnl_cpu_isa2str(static_cast<dnnl_cpu_isa_t>(dnnl::get_effective_cpu_isa()));
+    if (instructions.starts_with("cpu_isa_")) instructions.remove_prefix(std::string_view("cpu_isa_").size());
     return fmt::format("{}, {} thread{}, {}, {}", processor_name(), threads_, threads_ == 1 ? "" : "s",
-                       cpu::name_of(type_), dnnl_cpu_isa2str(instructions));
+                       cpu::name_of(type_), instructions);
   }
   DataType compute_type() const override { return type_; }
   int tile() const override { return cpu::key_tile; }
