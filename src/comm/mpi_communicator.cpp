@@ -21,10 +21,10 @@ int mpi_count(std::size_t count) {
 class MpiTransfer : public Transfer {
  public:
   ~MpiTransfer() override {
-    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);  // NOLINT(*-mpi.MPI-Checker)
+    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);  // NOLINT(*mpi.MPI-Checker)
   }
   void finish() override {
-    // NOLINTNEXTLINE(*-mpi.MPI-Checker): the request is started by whoever made this transfer
+    // NOLINTNEXTLINE(*mpi.MPI-Checker): the request is started by whoever made this transfer
     if (request_ != MPI_REQUEST_NULL) check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), "MPI_Wait");
   }
   MPI_Request* request() { return &request_; }
