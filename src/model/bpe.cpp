@@ -2,7 +2,6 @@
 
 #include <limits>
 #include <queue>
-#include <tuple>
 #include <utility>
 
 #include "error.hpp"
@@ -14,10 +13,6 @@ namespace apb {
 using nlohmann::json;
 
 namespace {
-
-std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
-  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U | static_cast<std::uint32_t>(right);
-}
 
 constexpr std::string_view word_start = "\u2581";  // spells the space before a word
 
@@ -51,16 +46,12 @@ std::pair<std::string, std::string> parse_merge(const json& merge, std::size_t i
   fail("model.merges[{}] is {}, must be 'a b' or ['a', 'b']", index, merge.dump());
 }
 
-// A merge that was possible when it was found.
-struct Candidate {
-  std::int32_t rank;
-  std::int32_t position;  // of the left symbol
-  std::int32_t id;        // of the result
+// A merge that was possible when it was found, as one number: its rank, then the position of the left symbol.
+using Candidate = std::uint64_t;
 
-  bool operator>(const Candidate& other) const {
-    return std::tie(rank, position) > std::tie(other.rank, other.position);
-  }
-};
+Candidate make_candidate(std::int32_t rank, std::int32_t position) {
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(rank)) << 32U | static_cast<std::uint32_t>(position);
+}
 
 }  // namespace
 
@@ -108,7 +99,8 @@ void Bpe::read_byte_ids(const json& model) {
 }
 
 void Bpe::read_merges(const json& merges) {
-  merges_.reserve(merges.size());
+  merges_.reset(merges.size());
+  merged_ids_.reserve(merges.size());
   for (std::size_t i = 0; i < merges.size(); ++i) {
     const auto [left, right] = parse_merge(merges.at(i), i);
     const auto find = [&, i = i](const std::string& spelling) {
@@ -117,7 +109,10 @@ void Bpe::read_merges(const json& merges) {
       if (!id) fail("model.merges[{}] needs the token '{}', which is not in model.vocab", i, spelling);
       return *id;
     };
-    merges_[pair_key(find(left), find(right))] = {static_cast<std::int32_t>(i), find(left + right)};
+    const auto left_id = find(left);
+    const auto right_id = find(right);
+    merged_ids_.push_back(find(left + right));
+    merges_.set(left_id, right_id, {static_cast<std::int32_t>(i), merged_ids_.back()});
     if (byte_fallback_) note_join(left, right);
   }
 }
@@ -190,36 +185,37 @@ std::vector<Bpe::Symbol> Bpe::symbols_of(std::string_view piece) const {
   return symbols;
 }
 
-std::optional<Bpe::Merge> Bpe::find_merge(const std::vector<Symbol>& symbols, std::int32_t position) const {
-  if (position < 0) return std::nullopt;
+Merge Bpe::find_merge(const std::vector<Symbol>& symbols, std::int32_t position) const {
+  if (position < 0) return {};
   const auto& left = symbols[static_cast<std::size_t>(position)];
-  if (left.id < 0 || left.next < 0) return std::nullopt;
-  const auto found = merges_.find(pair_key(left.id, symbols[static_cast<std::size_t>(left.next)].id));
-  if (found == merges_.end()) return std::nullopt;
-  return found->second;
+  if (left.id < 0 || left.next < 0) return {};
+  return merges_.get(left.id, symbols[static_cast<std::size_t>(left.next)].id);
 }
 
 void Bpe::apply_merges(std::vector<Symbol>& symbols) const {
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
   const auto propose = [&](std::int32_t position) {
-    if (const auto merge = find_merge(symbols, position)) candidates.push({merge->rank, position, merge->id});
+    if (const auto merge = find_merge(symbols, position); merge.rank >= 0) {
+      candidates.push(make_candidate(merge.rank, position));
+    }
   };
   for (std::int32_t position = 0; position < static_cast<std::int32_t>(symbols.size()); ++position) propose(position);
 
   while (!candidates.empty()) {
-    const auto best = candidates.top();
+    const auto rank = static_cast<std::size_t>(candidates.top() >> 32U);
+    const auto position = static_cast<std::int32_t>(candidates.top() & 0xFFFFFFFFU);
     candidates.pop();
-    const auto possible = find_merge(symbols, best.position);
-    if (!possible || possible->id != best.id) continue;  // an earlier merge took one of its symbols
+    const auto id = merged_ids_[rank];
+    if (find_merge(symbols, position).id != id) continue;  // an earlier merge took one of its symbols
 
-    auto& left = symbols[static_cast<std::size_t>(best.position)];
+    auto& left = symbols[static_cast<std::size_t>(position)];
     auto& right = symbols[static_cast<std::size_t>(left.next)];
-    left.id = best.id;
+    left.id = id;
     left.next = right.next;
     right.id = -1;
-    if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = best.position;
+    if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = position;
     propose(left.previous);
-    propose(best.position);
+    propose(position);
   }
 }
 

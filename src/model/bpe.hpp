@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "model/merge_table.hpp"
 #include "model/pieces.hpp"
 
 namespace apb {
@@ -48,10 +49,6 @@ class Bpe {
   std::optional<std::int32_t> id_of(std::string_view bytes) const;
 
  private:
-  struct Merge {
-    std::int32_t rank;
-    std::int32_t id;
-  };
   struct Symbol {
     std::int32_t id;        // -1: merged into the symbol before
     std::int32_t previous;  // index, -1: none
@@ -63,12 +60,13 @@ class Bpe {
   void read_merges(const nlohmann::json& merges);
   void note_join(const std::string& left, const std::string& right);
   std::vector<Symbol> symbols_of(std::string_view piece) const;
-  std::optional<Merge> find_merge(const std::vector<Symbol>& symbols, std::int32_t position) const;
+  Merge find_merge(const std::vector<Symbol>& symbols, std::int32_t position) const;
   void apply_merges(std::vector<Symbol>& symbols) const;
 
-  StringMap<std::int32_t> ids_;                      // by the token's bytes
-  std::array<std::int32_t, 256> byte_ids_{};         // -1: none
-  std::unordered_map<std::uint64_t, Merge> merges_;  // by left id << 32 | right id
+  StringMap<std::int32_t> ids_;               // by the token's bytes
+  std::array<std::int32_t, 256> byte_ids_{};  // -1: none
+  MergeTable merges_;
+  std::vector<std::int32_t> merged_ids_;  // by rank
   bool ignore_merges_ = false;
   bool byte_fallback_ = false;
   std::unordered_set<std::string> before_words_;  // characters that a merge joins to a word's space behind them
