@@ -40,7 +40,7 @@ struct RunOptions {
   std::string device = "auto";            // auto, cpu
   std::string dtype = "bf16";             // bf16 or fp32
   int threads = 0;                        // per rank; 0: SLURM_CPUS_PER_TASK, else the cores bound to the rank
-  std::string prompt_template = "auto";   // auto, none, llama3, chatml
+  std::string prompt_template = "auto";   // auto, none, llama2, llama3, chatml
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
   bool resume = false;                    // continue an output: only what is missing

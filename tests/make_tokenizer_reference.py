@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Regenerates tests/data/tokenizer_*.json with the `tokenizers` package (pip install tokenizers).
 
-Trains one small byte-level BPE tokenizer for each family that apb reads, and records what `tokenizers` makes of
-many texts: the ids with and without special tokens recognised, and the text that ids decode to.
+Trains one small BPE tokenizer for each family that apb reads, byte-level or SentencePiece-style with byte fallback, and
+records what `tokenizers` makes of many texts: the ids with and without special tokens recognised, and the text that ids
+decode to. Further kinds of SentencePiece-style files are variants: one family with some fields changed.
 """
 import argparse
 import inspect
@@ -38,6 +39,39 @@ def families():
     yield "qwen2", normalizers.NFC(), split(QWEN2), SPECIAL[:3], False, "pair"
     yield ("prefix", normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True),
            [], False, "string")
+
+
+# SentencePiece-style: name -> (special tokens, what training keeps together, other fields of the file, BOS)
+SPACE = "\u2581"
+STRIPPING = {"type": "Sequence", "decoders": [
+    {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+    {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+PREPEND = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, REPLACE]}
+SENTENCEPIECE = {
+    "llama2": (["<unk>", "<s>", "</s>"], pre_tokenizers.Metaspace(), {"normalizer": PREPEND, "decoder": STRIPPING}, "<s>"),
+    "yi": (["<unk>", "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+           pre_tokenizers.Sequence([pre_tokenizers.Split("\n", behavior="removed"),
+                                    pre_tokenizers.Metaspace(split=False)]),
+           {"normalizer": REPLACE, "decoder": {**STRIPPING, "decoders": STRIPPING["decoders"][:3]}}, None)}
+
+
+def metaspace(scheme, **fields):
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, **fields}
+
+
+def variants():
+    """(family, {field: value}) for each further kind of file."""
+    for scheme in ("first", "always", "never"):
+        for split in (False, True):
+            yield "llama2", {"/normalizer": None, "/pre_tokenizer": metaspace(scheme, split=split)}
+            yield "yi", {"/normalizer": None, "/pre_tokenizer": metaspace(scheme, split=split),
+                         "/decoder": metaspace(scheme, split=split)}
+    older = {"type": "Metaspace", "replacement": SPACE, "add_prefix_space": True}
+    yield "yi", {"/normalizer": None, "/pre_tokenizer": older, "/decoder": older}
+    yield "yi", {"/normalizer": PREPEND, "/decoder": STRIPPING, "/model/ignore_merges": True}
+    yield "llama2", {"/decoder": {**STRIPPING, "decoders": [{"type": "ByteFallback"}, metaspace("always")]},
+                     "/added_tokens/2/normalized": True}
 
 
 MULTILINGUAL = """The quick brown fox can't jump; they're late, I've 1234567 reasons. Größe, Fußgängerübergänge, naïve café
@@ -81,6 +115,51 @@ def save(tokenizer, name, merges):
     text = json.dumps(file, ensure_ascii=False, separators=(",", ":"))
     (DATA / f"tokenizer_{name}.json").write_text(text, encoding="utf-8")
     return Tokenizer.from_str(text)
+
+
+def train_sentencepiece(name):
+    special, pre_tokenizer, fields, bos = SENTENCEPIECE[name]
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.train_from_iterator(corpus(), trainers.BpeTrainer(
+        vocab_size=1600, special_tokens=special + byte_tokens, show_progress=False, limit_alphabet=200))
+    tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("Am\u00e9lie", normalized=True),
+                          AddedToken("two words", normalized=True)])
+    file = json.loads(tokenizer.to_str()) | {"pre_tokenizer": None} | fields
+    file["added_tokens"] = [token for token in file["added_tokens"] if token["content"] not in byte_tokens]
+    if bos:
+        pieces = [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+        file["post_processor"] = {"type": "TemplateProcessing", "single": pieces, "pair": pieces + [
+            {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": {
+            bos: {"id": bos, "ids": [file["model"]["vocab"][bos]], "tokens": [bos]}}}
+    text = json.dumps(file, ensure_ascii=False, separators=(",", ":"))
+    (DATA / f"tokenizer_{name}.json").write_text(text, encoding="utf-8")
+    return Tokenizer.from_str(text)
+
+
+def changed(family, change):
+    file = json.loads((DATA / f"tokenizer_{family}.json").read_text(encoding="utf-8"))
+    for pointer, value in change.items():
+        *path, last = [int(key) if key.isdigit() else key for key in pointer.split("/")[1:]]
+        parent = file
+        for key in path:
+            parent = parent[key]
+        parent[last] = value
+    return Tokenizer.from_str(json.dumps(file))
+
+
+def variant_expectations(texts):
+    for family, change in variants():
+        tokenizer = changed(family, change)
+        ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        yield {"family": family, "change": change, "ids": ids,
+               "decoded": [tokenizer.decode(list_, skip_special_tokens=True) for list_ in ids]}
+
+
+SPACES = ["", " ", "  a", "a b", "a  b ", "\u2581a \u2581 b", "<tool>", "a<tool> b<tool>c", "x two words y", "two words",
+          " <s>a</s> b<|im_start|>user\nc<|im_end|>", "line\n next\n\n  code", "\u8bed \u8a00 \U0001f600 caf\u00e9",
+          "Am\u00e9lie Am\u00e9lie", "<unk>x", "a <0x41> b"]
 
 
 def random_text(rng):
@@ -144,6 +223,9 @@ def main():
     for name, normalizer, pre_tokenizer, special, ignore_merges, merges in families():
         tokenizer = save(train(normalizer, pre_tokenizer, special, ignore_merges), name, merges)
         cases["families"][name] = expectations(tokenizer, all_texts, rng)
+    for name in SENTENCEPIECE:
+        cases["families"][name] = expectations(train_sentencepiece(name), all_texts, rng)
+    cases["variants"] = {"texts": SPACES, "files": list(variant_expectations(SPACES))}
     text = json.dumps(cases, ensure_ascii=False, separators=(",", ":"))
     (DATA / "tokenizer_cases.json").write_text(text, encoding="utf-8")
 

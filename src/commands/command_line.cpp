@@ -93,7 +93,8 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
   app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
       ->check(CLI::PositiveNumber);
-  add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama3", "chatml"}, "prompt template");
+  add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama2", "llama3", "chatml"},
+                  "prompt template; auto: the one that the tokenizer has the control tokens of");
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "commands/job.hpp"
@@ -33,6 +34,9 @@ class Coordinator {
  public:
   /// Opens input, tokenizer and output; throws Error before any work when one of them cannot be used.
   Coordinator(const RunOptions& options, const ModelConfig& config, RunInfo info);
+
+  /// The name of the prompt template that documents in text get.
+  std::string_view prompt_template() const { return template_name(template_); }
 
   /// The next document that needs work. Those that cannot be used are committed as failed, those already in the output
   /// are left out.

@@ -143,7 +143,10 @@ ExitCode run(const RunOptions& options, const std::string& command_line, Communi
     config = load_config(options.model);
     if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
   });
-  if (coordinates) print_placement(info);
+  if (coordinates) {
+    print_placement(info);
+    std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
+  }
   Model model;
   agree(world, [&] { model = load(options, config, *device, coordinates); });
 

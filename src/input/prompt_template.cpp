@@ -15,17 +15,23 @@ struct Template {
   std::string_view marker;  // a control token that only tokenizers of this template have
   std::string_view before_document;
   std::string_view before_question;
+  std::string_view ends_question;  // ordinary text, encoded with the question
   std::string_view after_question;
 };
 
-constexpr std::array<Template, 3> templates{{
-    {TemplateKind::none, "none", "", "", "\n\n", ""},
+constexpr std::array<Template, 4> templates{{
+    {TemplateKind::none, "none", "", "", "\n\n", "", ""},
+    {TemplateKind::llama2, "llama2", "<s>", "<s>[INST]", "\n\n", " [/INST]", ""},
     {TemplateKind::llama3, "llama3", "<|start_header_id|>",
-     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n", "\n\n",
+     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n", "\n\n", "",
      "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
-    {TemplateKind::chatml, "chatml", "<|im_start|>", "<|im_start|>user\n", "\n\n",
+    {TemplateKind::chatml, "chatml", "<|im_start|>", "<|im_start|>user\n", "\n\n", "",
      "<|im_end|>\n<|im_start|>assistant\n"},
 }};
+
+// Qwen3 thinks before it answers, unless the answer begins with thoughts that are empty.
+constexpr std::string_view thinking_token = "<think>";
+constexpr std::string_view no_thoughts = "<think>\n\n</think>\n\n";
 
 const Template& template_of(TemplateKind kind) {
   for (const auto& candidate : templates) {
@@ -46,7 +52,7 @@ void append(std::vector<std::int32_t>& ids, const std::vector<std::int32_t>& mor
 
 TemplateKind choose_template(std::string_view name, const Tokenizer& tokenizer) {
   if (name == "auto") {
-    for (const auto kind : {TemplateKind::chatml, TemplateKind::llama3}) {
+    for (const auto kind : {TemplateKind::chatml, TemplateKind::llama3, TemplateKind::llama2}) {
       if (has_marker(tokenizer, template_of(kind))) return kind;
     }
     return TemplateKind::none;
@@ -59,7 +65,7 @@ TemplateKind choose_template(std::string_view name, const Tokenizer& tokenizer) 
     }
     return candidate.kind;
   }
-  fail_usage("template '{}' is not known; use auto, none, llama3 or chatml", name);
+  fail_usage("template '{}' is not known; use auto, none, llama2, llama3 or chatml", name);
 }
 
 std::string_view template_name(TemplateKind kind) { return template_of(kind).name; }
@@ -78,8 +84,9 @@ Prompt build_prompt(TemplateKind kind, const Tokenizer& tokenizer, std::string_v
 
 std::vector<std::int32_t> build_query(TemplateKind kind, const Tokenizer& tokenizer, std::string_view question) {
   const auto& used = template_of(kind);
-  auto query = tokenizer.encode_ordinary(std::string(used.before_question) + std::string(question));
+  auto query = tokenizer.encode_ordinary(fmt::format("{}{}{}", used.before_question, question, used.ends_question));
   append(query, tokenizer.encode(used.after_question));
+  if (kind == TemplateKind::chatml && tokenizer.token_id(thinking_token)) append(query, tokenizer.encode(no_thoughts));
   return query;
 }
 

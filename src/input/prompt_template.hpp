@@ -9,7 +9,7 @@
 
 namespace apb {
 
-enum class TemplateKind { none, llama3, chatml };
+enum class TemplateKind { none, llama2, llama3, chatml };
 
 /// One document and one question as tokens.
 struct Prompt {
@@ -18,14 +18,15 @@ struct Prompt {
   std::int64_t prefix_length = 0;     // tokens of context before the document
 };
 
-/// The template of this name: "none", "llama3", "chatml", or "auto" for the one that the tokenizer has the
+/// The template of this name: "none", "llama2", "llama3", "chatml", or "auto" for the one that the tokenizer has the
 /// control tokens of. Wrong usage if there is no such template or the tokenizer lacks its tokens.
 TemplateKind choose_template(std::string_view name, const Tokenizer& tokenizer);
 
 /// The name that choose_template knows it by.
 std::string_view template_name(TemplateKind kind);
 
-/// Text of the document and the question is never read as control tokens.
+/// Text of the document and the question is never read as control tokens. Document and question are encoded on their
+/// own: where the tokenizer puts a space before a text, it does so before each.
 Prompt build_prompt(TemplateKind kind, const Tokenizer& tokenizer, std::string_view document,
                     std::string_view question);
 

@@ -102,6 +102,16 @@ std::string replace_invalid_utf8(std::string_view bytes) {
   return text;
 }
 
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
+  std::string result;
+  std::size_t done = 0;
+  for (auto at = text.find(pattern); at != std::string_view::npos; at = text.find(pattern, done)) {
+    result.append(text.substr(done, at - done)).append(content);
+    done = at + pattern.size();
+  }
+  return result.append(text.substr(done));
+}
+
 std::string normalize_nfc(std::string_view text) {
   if (is_ascii(text)) return std::string(text);
   std::uint8_t* result = nullptr;

@@ -18,6 +18,9 @@ std::size_t find_invalid_utf8(std::string_view text);
 /// The text with every longest ill-formed sequence replaced by U+FFFD.
 std::string replace_invalid_utf8(std::string_view bytes);
 
+/// The text with every `pattern` (not empty) replaced, from left to right.
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content);
+
 /// Unicode normalisation form C of well-formed UTF-8.
 std::string normalize_nfc(std::string_view text);
 

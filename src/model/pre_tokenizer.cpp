@@ -96,17 +96,22 @@ void SplitRegex::split(std::string_view text, const PieceVisitor& visit) const {
 
 PreTokenizer::PreTokenizer(const json& description) {
   const std::string where = "pre_tokenizer";
+  if (description.is_null()) return;
+  if (description.is_object() && description.value("type", "") == "Metaspace") {
+    metaspace_.emplace(description, where);
+    return;
+  }
   if (description.is_object() && description.value("type", "") == "Sequence") {
     const auto steps = json_field<json::array_t>(description, where, "pretokenizers");
     for (std::size_t i = 0; i < steps.size(); ++i) add_step(steps[i], fmt::format("{}.pretokenizers[{}]", where, i));
   } else {
     add_step(description, where);
   }
-  if (!ends_with_byte_level_) fail("pre_tokenizer does not end with ByteLevel: only byte-level BPE is supported");
+  if (!byte_level_) fail("pre_tokenizer does not end with ByteLevel; 'Metaspace' must be alone");
 }
 
 void PreTokenizer::add_step(const json& step, const std::string& where) {
-  if (ends_with_byte_level_) fail("{} comes after ByteLevel, which must be the last step", where);
+  if (byte_level_) fail("{} comes after ByteLevel, which must be the last step", where);
   const auto type = json_field<std::string>(step, where, "type");
   if (type == "Split") {
     json_expect(step, where, "behavior", {"Isolated"});
@@ -119,10 +124,16 @@ void PreTokenizer::add_step(const json& step, const std::string& where) {
     json_expect(step, where, "use_regex", {true, false});
     if (step.value("use_regex", true)) byte_split_.emplace(byte_level_pattern);
     add_prefix_space_ = json_field<bool>(step, where, "add_prefix_space");
-    ends_with_byte_level_ = true;
+    byte_level_ = true;
   } else {
-    fail("{}.type is '{}', supported: 'Sequence', 'Split', 'Digits', 'ByteLevel'", where, type);
+    fail("{}.type is '{}', supported: 'Split', 'Digits', 'ByteLevel', and alone 'Metaspace'", where, type);
   }
+}
+
+void PreTokenizer::split(std::string_view text, bool first, const PieceVisitor& visit) const {
+  if (byte_level_) return split_from(0, text, visit);
+  if (metaspace_) return metaspace_->split(text, first, visit);
+  if (!text.empty()) visit(text);
 }
 
 void PreTokenizer::split_from(std::size_t step, std::string_view text, const PieceVisitor& visit) const {

@@ -44,12 +44,6 @@ const json& part_of(const json& file, const char* name) {
   return file.contains(name) ? file[name] : null;
 }
 
-bool reads_nfc(const json& normalizer) {
-  if (normalizer.is_null()) return false;
-  json_expect(normalizer, "normalizer", "type", {"NFC"});
-  return true;
-}
-
 }  // namespace
 
 Tokenizer Tokenizer::load(const std::filesystem::path& tokenizer_json) {
@@ -65,13 +59,24 @@ Tokenizer Tokenizer::load(const std::filesystem::path& tokenizer_json) {
 
 // Truncation and padding of the file are left out on purpose: a prompt is never cut or filled up.
 Tokenizer::Tokenizer(const json& file)
-    : normalize_nfc_(reads_nfc(part_of(file, "normalizer"))),
+    : normalizer_(part_of(file, "normalizer")),
       pre_tokenizer_(part_of(file, "pre_tokenizer")),
-      bpe_(part_of(file, "model")) {
-  if (part_of(file, "decoder").is_null()) fail("decoder is null, supported: 'ByteLevel'");
-  json_expect(file["decoder"], "decoder", "type", {"ByteLevel"});
+      bpe_(part_of(file, "model")),
+      decoder_(part_of(file, "decoder")) {
+  check_kinds();
   read_tokens(file);
   read_beginning_of_sequence(part_of(file, "post_processor"), "post_processor");
+}
+
+void Tokenizer::check_kinds() const {
+  const bool characters = bpe_.byte_fallback();
+  const auto* needed = characters ? "no ByteLevel" : "ByteLevel";
+  if (pre_tokenizer_.byte_level() == characters) {
+    fail("model.byte_fallback is {}, which needs a pre_tokenizer with {}", characters, needed);
+  }
+  if (decoder_.byte_level() == characters) {
+    fail("model.byte_fallback is {}, which needs a decoder with {}", characters, needed);
+  }
 }
 
 void Tokenizer::read_tokens(const json& file) {
@@ -82,7 +87,7 @@ void Tokenizer::read_tokens(const json& file) {
       fail("the added token '{}' has two ids: {} and {} (model.vocab)", token.content, token.id, *known);
     }
     added_ids_[token.content] = token.id;
-    if (token.normalized && normalize_nfc_) token.content = normalize_nfc(token.content);
+    if (token.normalized) token.content = normalizer_.apply(token.content);
     set_token(token.id, token.content);
     special_[static_cast<std::size_t>(token.id)] = token.special;
     auto& finder = token.normalized ? normalized_tokens_ : literal_tokens_;
@@ -97,7 +102,7 @@ void Tokenizer::set_token(std::int32_t id, const std::string& spelling) {
     token_bytes_.resize(index + 1);
     special_.resize(index + 1);
   }
-  token_bytes_[index] = bytes_of_spelling(spelling).value_or(spelling);
+  token_bytes_[index] = bpe_.bytes_of(spelling).value_or(spelling);
 }
 
 void Tokenizer::read_beginning_of_sequence(const json& post_processor, const std::string& where) {
@@ -124,33 +129,39 @@ std::vector<std::int32_t> Tokenizer::encode_text(std::string_view text, bool rec
 
   std::vector<std::int32_t> ids;
   PieceCache cache(bpe_);
-  const auto encode_piece = [&](std::string_view piece) { cache.encode(piece, ids); };
+  bool first = true;  // nothing of the text is done yet
+  const auto encode_part = [&](std::string_view part) { cache.encode(part, ids); };
+  const auto encode_piece = [&](std::string_view piece) { bpe_.split(piece, encode_part); };
   const auto encode_normalized = [&](std::string_view part, std::optional<std::int32_t> id) {
-    if (id) return ids.push_back(*id);
-    pre_tokenizer_.split(part, encode_piece);
+    if (id) {
+      ids.push_back(*id);
+    } else {
+      pre_tokenizer_.split(part, first, encode_piece);
+    }
+    first = false;
   };
   const auto encode_literal = [&](std::string_view part, std::optional<std::int32_t> id) {
-    if (id) return ids.push_back(*id);
-    if (!normalize_nfc_) return normalized_tokens_.split(part, recognise_special, encode_normalized);
-    normalized_tokens_.split(normalize_nfc(part), recognise_special, encode_normalized);
+    if (id) return encode_normalized(part, id);
+    if (normalizer_.empty()) return normalized_tokens_.split(part, recognise_special, encode_normalized);
+    normalized_tokens_.split(normalizer_.apply(part), recognise_special, encode_normalized);
   };
   literal_tokens_.split(text, recognise_special, encode_literal);
   return ids;
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
-  std::string bytes;
+  std::vector<std::string> tokens;
   for (const auto id : ids) {
     const auto index = static_cast<std::size_t>(id);  // a negative id is beyond any vocabulary
-    if (index < token_bytes_.size() && !special_[index]) bytes += token_bytes_[index];
+    if (index < token_bytes_.size() && !special_[index]) tokens.push_back(token_bytes_[index]);
   }
-  return replace_invalid_utf8(bytes);
+  return decoder_.decode(std::move(tokens));
 }
 
 std::optional<std::int32_t> Tokenizer::token_id(std::string_view token) const {
   const auto added = added_ids_.find(token);
   if (added != added_ids_.end()) return added->second;
-  const auto bytes = bytes_of_spelling(token);
+  const auto bytes = bpe_.bytes_of(token);
   return bytes ? bpe_.id_of(*bytes) : std::nullopt;
 }
 

@@ -1,4 +1,5 @@
-// Byte-level BPE tokenizer, read from a Hugging Face tokenizer.json (GPT-2, SmolLM2, Llama-3, Qwen2 and Qwen3 kinds).
+// BPE tokenizer, read from a Hugging Face tokenizer.json: byte-level (GPT-2, SmolLM2, Llama-3, Qwen2 and Qwen3 kinds)
+// or SentencePiece-style with byte fallback (Llama-2 and Yi kinds).
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,8 @@
 
 #include "model/added_tokens.hpp"
 #include "model/bpe.hpp"
+#include "model/decoder.hpp"
+#include "model/normalizer.hpp"
 #include "model/pre_tokenizer.hpp"
 
 namespace apb {
@@ -28,8 +31,8 @@ class Tokenizer {
   /// As encode, but special tokens in the text are plain characters: for text that users give.
   std::vector<std::int32_t> encode_ordinary(std::string_view text) const { return encode_text(text, false); }
 
-  /// Text of the ids, without special tokens and ids that are not in the vocabulary; each longest ill-formed
-  /// UTF-8 sequence becomes U+FFFD.
+  /// Text of the ids, without special tokens and ids that are not in the vocabulary; bytes that are
+  /// no UTF-8 become U+FFFD.
   std::string decode(std::span<const std::int32_t> ids) const;
 
   /// The id of a token by its spelling in the file, e.g. "<|im_end|>".
@@ -43,18 +46,20 @@ class Tokenizer {
 
  private:
   explicit Tokenizer(const nlohmann::json& file);
+  void check_kinds() const;
   void read_tokens(const nlohmann::json& file);
   void read_beginning_of_sequence(const nlohmann::json& post_processor, const std::string& where);
   void set_token(std::int32_t id, const std::string& spelling);
   std::vector<std::int32_t> encode_text(std::string_view text, bool recognise_special) const;
 
-  bool normalize_nfc_;
+  Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   Bpe bpe_;
+  Decoder decoder_;
   AddedTokenFinder literal_tokens_;       // looked for in the text as it is
   AddedTokenFinder normalized_tokens_;    // looked for in the normalised text
   StringMap<std::int32_t> added_ids_;     // by content
-  std::vector<std::string> token_bytes_;  // by id
+  std::vector<std::string> token_bytes_;  // by id; as spelled where the vocabulary spells characters
   std::vector<bool> special_;             // by id
   std::optional<std::int32_t> beginning_of_sequence_;
 };

@@ -27,6 +27,17 @@ T json_field(const nlohmann::json& object, const std::string& where, const std::
   }
 }
 
+/// The string that a Replace step looks for; regular expressions are not supported.
+inline std::string json_replaced_string(const nlohmann::json& step, const std::string& where) {
+  const auto& pattern = json_child(step, where, "pattern");
+  if (!pattern.is_object() || !pattern.contains("String")) {
+    fail("{}.pattern is {}, supported: a String", where, pattern.dump());
+  }
+  auto text = json_field<std::string>(pattern, where + ".pattern", "String");
+  if (text.empty()) fail("{}.pattern.String is empty", where);
+  return text;
+}
+
 /// Fails unless object[name] is missing or one of the supported values.
 inline void json_expect(const nlohmann::json& object, const std::string& where, const char* name,
                         std::initializer_list<nlohmann::json> supported) {

@@ -5,19 +5,24 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "error.hpp"
+#include "temporary_folder.hpp"
 
 namespace apb {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-Tokenizer load(const std::string& family) {
-  return Tokenizer::load(std::filesystem::path(APB_TEST_DATA) / ("tokenizer_" + family + ".json"));
+std::filesystem::path family_file(const std::string& family) {
+  return std::filesystem::path(APB_TEST_DATA) / ("tokenizer_" + family + ".json");
 }
+
+Tokenizer load(const std::string& family) { return Tokenizer::load(family_file(family)); }
 
 Ids joined(const std::vector<Ids>& parts) {
   Ids all;
@@ -48,6 +53,40 @@ TEST(PromptTemplate, llama3) {
   EXPECT_EQ(prompt.context, joined({token("<|begin_of_text|>"), header("user"), tokenizer.encode("A document.")}));
   EXPECT_EQ(prompt.query, joined({tokenizer.encode("\n\nWho?"), token("<|eot_id|>"), header("assistant")}));
   EXPECT_EQ(prompt.prefix_length, static_cast<std::int64_t>(1 + header("user").size()));
+}
+
+// The whole prompt in one text gives the same tokens, but for the space that this tokenizer puts before the question.
+TEST(PromptTemplate, llama2) {
+  const auto tokenizer = load("llama2");
+  const auto prompt = build_prompt(TemplateKind::llama2, tokenizer, "A document.", "Who?");
+  EXPECT_EQ(prompt.context, tokenizer.encode("<s>[INST] A document."));
+  EXPECT_EQ(prompt.query, tokenizer.encode("\n\nWho? [/INST]"));
+  EXPECT_EQ(prompt.context[0], tokenizer.beginning_of_sequence());
+  EXPECT_EQ(prompt.prefix_length, static_cast<std::int64_t>(tokenizer.encode("<s>[INST]").size()));
+}
+
+TEST(PromptTemplate, chatml_of_a_tokenizer_that_puts_no_space_before_texts) {
+  const auto tokenizer = load("yi");
+  const auto prompt = build_prompt(TemplateKind::chatml, tokenizer, "A document.", "Who?");
+  EXPECT_EQ(joined({prompt.context, prompt.query}),
+            tokenizer.encode("<|im_start|>user\nA document.\n\nWho?<|im_end|>\n<|im_start|>assistant\n"));
+}
+
+TEST(PromptTemplate, chatml_leaves_no_room_for_thoughts_where_there_are_tokens_for_them) {
+  std::ifstream stream(family_file("qwen2"));
+  auto file = nlohmann::json::parse(stream);
+  const int first = Tokenizer::load(family_file("qwen2")).vocabulary_size();
+  const auto add = [&](const char* content, int id) {
+    file["added_tokens"].push_back({{"id", id}, {"content", content}, {"special", false}, {"normalized", false}});
+  };
+  add("<think>", first);
+  add("</think>", first + 1);
+  const TemporaryFolder folder;
+  const auto qwen3 = Tokenizer::load(folder.write("tokenizer.json", file.dump()));
+  auto expected = build_query(TemplateKind::chatml, load("qwen2"), "Who?");
+  const auto line_ends = qwen3.encode("\n\n");
+  EXPECT_EQ(build_query(TemplateKind::chatml, qwen3, "Who?"),
+            joined({expected, Ids{first}, line_ends, Ids{first + 1}, line_ends}));
 }
 
 TEST(PromptTemplate, none_has_the_bos_that_the_tokenizer_asks_for) {
@@ -91,6 +130,9 @@ TEST(PromptTemplate, is_chosen_by_name_or_by_the_tokenizer) {
   const auto llama = load("llama3");
   EXPECT_EQ(choose_template("auto", gpt2), TemplateKind::chatml);
   EXPECT_EQ(choose_template("auto", llama), TemplateKind::llama3);
+  EXPECT_EQ(choose_template("auto", load("llama2")), TemplateKind::llama2);
+  EXPECT_EQ(choose_template("auto", load("yi")), TemplateKind::chatml);
+  EXPECT_EQ(choose_template("auto", load("qwen2")), TemplateKind::chatml);
   EXPECT_EQ(choose_template("auto", load("prefix")), TemplateKind::none);
   for (const auto kind : {TemplateKind::none, TemplateKind::chatml}) {
     EXPECT_EQ(choose_template(template_name(kind), gpt2), kind);
@@ -109,7 +151,7 @@ TEST(PromptTemplate, names_what_cannot_be_used) {
       EXPECT_EQ(std::string(error.what()).rfind(message, 0), 0U) << error.what();
     }
   };
-  expect("alpaca", "template 'alpaca' is not known; use auto, none, llama3 or chatml");
+  expect("alpaca", "template 'alpaca' is not known; use auto, none, llama2, llama3 or chatml");
   expect("llama3", "template 'llama3' needs the token <|start_header_id|>");
 }
 

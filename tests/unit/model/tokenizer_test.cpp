@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "temporary_folder.hpp"
 
 namespace apb {
 namespace {
@@ -93,8 +94,27 @@ TEST_P(TokenizerReference, encodes_long_stretches) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, TokenizerReference, testing::Values("gpt2", "llama3", "qwen2", "prefix"),
+INSTANTIATE_TEST_SUITE_P(Families, TokenizerReference,
+                         testing::Values("gpt2", "llama3", "qwen2", "prefix", "llama2", "yi"),
                          [](const auto& family) { return std::string(family.param); });
+
+// Each file is one of the families with some fields changed.
+TEST(TokenizerVariants, encode_and_decode_as_the_reference) {
+  const auto variants = read_json("cases")["variants"];
+  ASSERT_GT(variants["files"].size(), 10U);
+  for (const auto& variant : variants["files"]) {
+    auto file = read_json(variant["family"].get<std::string>());
+    for (const auto& [pointer, value] : variant["change"].items()) file[json::json_pointer(pointer)] = value;
+    const TemporaryFolder folder;
+    const auto tokenizer = Tokenizer::load(folder.write("tokenizer.json", file.dump()));
+    for (std::size_t i = 0; i < variants["texts"].size(); ++i) {
+      const auto text = variants["texts"][i].get<std::string>();
+      const auto ids = variant["ids"][i].get<Ids>();
+      EXPECT_EQ(tokenizer.encode(text), ids) << variant["change"] << "\n'" << text << "'";
+      EXPECT_EQ(tokenizer.decode(ids), variant["decoded"][i].get<std::string>()) << variant["change"] << "\n" << text;
+    }
+  }
+}
 
 TEST(Tokenizer, knows_its_tokens) {
   const auto tokenizer = Tokenizer::load(data_file("llama3"));
@@ -166,14 +186,17 @@ TEST(TokenizerErrors, name_the_field_and_its_value) {
   };
   expect("/model/type", "Unigram", "model.type is \"Unigram\", supported: \"BPE\"");
   expect("/model/dropout", 0.1, "model.dropout is 0.1, supported: null, 0.0");
-  expect("/model/byte_fallback", true, "model.byte_fallback is true, supported: false");
+  expect("/model/byte_fallback", "yes", "model.byte_fallback is \"yes\", supported: false, true");
+  expect("/model/byte_fallback", true, "model.vocab.<0x00> is missing");
+  expect("/model/fuse_unk", true, "model.fuse_unk is true, supported: false");
   expect("/model/vocab/x", "y", "model.vocab['x'] is \"y\", must be an id");
   expect("/model/vocab/x", -5, "token 'x' has the id -5");
   expect("/model/merges/3", "ab", "model.merges[3] is \"ab\", must be");
   expect("/model/merges/3", "a zzzzz", "model.merges[3] needs the token 'zzzzz', which is not in model.vocab");
   expect("/model/unk_token", "<unk>", "model.vocab.<unk> is missing");
-  expect("/normalizer", {{"type", "NFKC"}}, "normalizer.type is \"NFKC\", supported: \"NFC\"");
-  expect("/pre_tokenizer", nullptr, "pre_tokenizer.type is missing");
+  expect("/normalizer", {{"type", "NFKC"}},
+         "normalizer.type is 'NFKC', supported: 'Sequence', 'NFC', 'Prepend', 'Replace'");
+  expect("/pre_tokenizer", nullptr, "model.byte_fallback is false, which needs a pre_tokenizer with ByteLevel");
   expect("/pre_tokenizer/pretokenizers/0/type", "Metaspace", "pre_tokenizer.pretokenizers[0].type is 'Metaspace'");
   expect("/pre_tokenizer/pretokenizers/0/behavior", "Removed",
          "pre_tokenizer.pretokenizers[0].behavior is \"Removed\", supported: \"Isolated\"");
@@ -183,11 +206,39 @@ TEST(TokenizerErrors, name_the_field_and_its_value) {
   expect("/pre_tokenizer/pretokenizers/1", good["pre_tokenizer"]["pretokenizers"][0],
          "pre_tokenizer does not end with ByteLevel");
   expect("/decoder", nullptr, "decoder is null");
-  expect("/decoder/type", "Metaspace", "decoder.type is \"Metaspace\", supported: \"ByteLevel\"");
+  expect("/decoder/type", "Metaspace", "decoder.replacement is missing");
+  expect("/decoder/type", "Fuse", "model.byte_fallback is false, which needs a decoder with ByteLevel");
+  expect("/decoder/type", "WordPiece", "decoder.type is 'WordPiece', supported: 'Replace'");
   expect("/post_processor", {{"type", "BertProcessing"}}, "post_processor.type is \"BertProcessing\"");
   expect("/added_tokens/1/lstrip", true, "added_tokens[1].lstrip is true, supported: false");
   expect("/added_tokens/1/id", "one", "added_tokens[1].id has the wrong type (string)");
   expect("/added_tokens/1/id", 7, "has two ids: 7 and 1 (model.vocab)");
+}
+
+TEST(TokenizerErrors, name_the_field_and_its_value_in_sentencepiece_files) {
+  const auto good = read_json("llama2");
+  const auto expect = [&](const char* pointer, const json& value, const std::string& message) {
+    auto file = good;
+    file[json::json_pointer(pointer)] = value;
+    const auto error = load_error(file.dump());
+    EXPECT_NE(error.find(message), std::string::npos) << error << "\nlacks: " << message;
+  };
+  const json regex = {{"Regex", " +"}};
+  expect("/normalizer/normalizers/1/pattern", regex,
+         "normalizer.normalizers[1].pattern is {\"Regex\":\" +\"}, supported");
+  expect("/normalizer/normalizers/0/type", "Lowercase", "normalizer.normalizers[0].type is 'Lowercase', supported: ");
+  expect("/decoder/decoders/0/pattern", regex,
+         "decoder.decoders[0].pattern is {\"Regex\":\" +\"}, supported: a String");
+  expect("/decoder/decoders/3/content", "", "decoder.decoders[3].content is empty");
+  expect("/decoder/decoders/1/type", "ByteLevel", "decoder.decoders[1].type is 'ByteLevel', supported: ");
+  expect("/decoder", {{"type", "ByteLevel"}}, "model.byte_fallback is true, which needs a decoder with no ByteLevel");
+  expect("/pre_tokenizer", {{"type", "Metaspace"}}, "pre_tokenizer.replacement is missing");
+  expect("/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "last"}},
+         "pre_tokenizer.prepend_scheme is \"last\", supported: \"first\", \"always\", \"never\"");
+  expect("/pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}},
+         "model.byte_fallback is true, which needs a pre_tokenizer with no ByteLevel");
+  expect("/added_tokens/1/rstrip", true, "added_tokens[1].rstrip is true, supported: false");
+  expect("/model/merges/0", json{"<0x0A>", "\u2581"}, "model.merges[0] needs the token '<0x0A>\u2581'");
 }
 
 TEST(TokenizerErrors, damaged_or_missing_file) {
@@ -195,7 +246,7 @@ TEST(TokenizerErrors, damaged_or_missing_file) {
   EXPECT_NE(load_error(text.substr(0, text.size() / 2)).find("not valid JSON: parse error"), std::string::npos);
   EXPECT_NE(load_error("").find("not valid JSON: parse error"), std::string::npos);
   EXPECT_NE(load_error("[]").find("holds a JSON array"), std::string::npos);
-  EXPECT_NE(load_error("{}").find("pre_tokenizer.type is missing"), std::string::npos);
+  EXPECT_NE(load_error("{}").find("model is not an object"), std::string::npos);
   EXPECT_EQ(error_of([] { Tokenizer::load("/nowhere/tokenizer.json"); }).rfind("/nowhere/tokenizer.json: cannot be", 0),
             0U);
 }
