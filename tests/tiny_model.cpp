@@ -224,8 +224,8 @@ const std::map<std::string, TinyShape>& tiny_families() {
       {"llama_linear", {.layers = 2, .rope = linear}},
       {"llama_llama3", {.layers = 2, .rope_theta = 500000.0, .rope = llama3, .rope_parameters = true}},
       {"llama_tied_yarn_mscale", {.layers = 2, .tied = true, .rope = yarn_mscale}},
-      {"qwen2", {.layers = 2, .rms_eps = 1e-6, .qkv_bias = true}},
-      {"qwen2_tied_yarn", {.layers = 2, .rope_theta = 1e6, .tied = true, .qkv_bias = true, .rope = yarn}},
+      {"qwen2", {.layers = 2, .hidden = 96, .rms_eps = 1e-6, .qkv_bias = true}},
+      {"qwen2_tied_yarn", {.layers = 2, .hidden = 96, .rope_theta = 1e6, .tied = true, .qkv_bias = true, .rope = yarn}},
       {"qwen3", {.layers = 2, .rope_theta = 1e6, .head_norms = true, .rope_parameters = true}},
       {"qwen3_tied_yarn", {.layers = 2, .tied = true, .head_norms = true, .rope = yarn}},
   };

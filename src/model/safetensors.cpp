@@ -259,7 +259,7 @@ ConstView Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int6
   }
   const ConstView view{tensor.data, *type, Space::host, rows, columns, columns};
   if (const auto index = first_not_finite(view)) {
-    fail("{}: tensor \"{}\" is NaN or infinite at [{}, {}]; the file is damaged, fetch it again", tensor.file, name,
+    fail("{}: tensor \"{}\" has NaN or infinity at [{}, {}]; the file is damaged, fetch it again", tensor.file, name,
          *index / columns, *index % columns);
   }
   return view;
