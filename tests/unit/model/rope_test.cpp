@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "compare.hpp"
+#include "temporary_folder.hpp"
 
 namespace apb {
 namespace {
@@ -102,6 +105,24 @@ TEST(Rope, YarnRampsOverWholePairs) {
     for (std::size_t pair = i; pair < i + 8; ++pair) {
       EXPECT_NEAR(std::hypot(table[pair], table[pair + 8]), 1.25, 1e-6);
     }
+  }
+}
+
+TEST(Rope, EqualsAnotherProgramForPublishedModels) {
+  const auto reference = nlohmann::json::parse(std::ifstream(std::string(APB_TEST_DATA) + "/family_reference.json"));
+  ASSERT_GE(reference["rope"].size(), 7U);
+  for (const auto& entry : reference["rope"]) {
+    SCOPED_TRACE(entry["name"].get<std::string>());
+    const TemporaryFolder folder;
+    folder.write("config.json", entry["config"].dump());
+    const ModelConfig config = load_config(folder.path());
+    const auto frequencies = frequencies_of(config);
+    const auto expected = entry["frequencies"].get<std::vector<double>>();
+    ASSERT_EQ(frequencies.size(), expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_NEAR(frequencies[i] / expected[i], 1.0, 2e-6) << "pair " << i;  // both are float32 somewhere
+    }
+    EXPECT_NEAR(rotary_table(config, 1)[0], entry["attention_factor"].get<double>(), 1e-6);
   }
 }
 
