@@ -5,8 +5,8 @@ On demand, not part of the tests: run it with a Python that has mlx (with its CP
 
     make_family_reference.py --make-tiny-model build/release/tests/make_tiny_model
 
-The weights come from a seed, so only token ids and logits are kept; after a change of random_tiny_model or tiny_families
-run it again. "rope" holds the rotary frequencies that mlx-lm derives from the configurations of published models.
+The weights come from a seed, so only token ids and logits are kept; after a change of random_tiny_model or
+tiny_families run it again. "rope" holds the rotary frequencies that mlx-lm derives from the configurations of published models.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def family_reference(name, seed, make_tiny_model):
     for _ in range(STEPS):
         logits.append(np.array(model(mx.array([tokens]))[0, -1].astype(mx.float32), dtype=np.float64))
         tokens.append(int(logits[-1].argmax()))
-    print(f"{name}: {type(model).__module__}, largest logit {np.abs(logits).max():.3f}, tokens {tokens[PROMPT_TOKENS:]}")
+    print(f"{name}: {type(model).__module__}, largest logit {np.abs(logits).max():.3f}")
     return {"name": name, "seed": seed, "prompt": prompt, "generated_ids": tokens[PROMPT_TOKENS:],
             "logits": [np.round(row, 5).tolist() for row in logits]}
 
@@ -89,7 +89,7 @@ def rope_reference(name, architecture, head_dim, theta, positions, scaling):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make-tiny-model", required=True, help="the program that the build makes of make_tiny_model.cpp")
+    parser.add_argument("--make-tiny-model", required=True, help="the program that is built of make_tiny_model.cpp")
     parser.add_argument("--output", type=Path, default=ROOT / "tests" / "data" / "family_reference.json")
     arguments = parser.parse_args()
     mx.set_default_device(mx.cpu)
