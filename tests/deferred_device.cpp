@@ -101,14 +101,16 @@ void DeferredDevice::linear(ConstView x, const Weight& weight, View out, bool ac
   }
 }
 
-void DeferredDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, ConstView rotary,
+void DeferredDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
                                       std::int64_t first_position, View query_out, Slot slot, int first_token) {
-  auto run = [=, this] { device_.rotate_and_store(shape, qkv, rotary, first_position, query_out, slot, first_token); };
+  auto run = [=, this] {
+    device_.rotate_and_store(shape, qkv, norms, rotary, first_position, query_out, slot, first_token);
+  };
   const View stored = bytes_of(slot, shape);
   if (first_token == 0 && qkv.rows > 0) {
-    enqueue(run, {query_out, stored}, {qkv, rotary});
+    enqueue(run, {query_out, stored}, {qkv, norms.query, norms.key, rotary});
   } else {
-    enqueue(run, {query_out}, {qkv, rotary, stored});
+    enqueue(run, {query_out}, {qkv, norms.query, norms.key, rotary, stored});
   }
 }
 

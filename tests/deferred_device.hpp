@@ -29,7 +29,9 @@ class DeferredDevice : public Device {
 
   std::size_t available_memory() const override { return device_.available_memory(); }
   Buffer allocate(std::size_t bytes) override { return device_.allocate(bytes); }
-  std::unique_ptr<Weight> pack(std::span<const ConstView> stacked) override { return device_.pack(stacked); }
+  std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) override {
+    return device_.pack(stacked, biases);
+  }
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {
     return device_.slot_bytes(capacity, shape);
   }
@@ -45,8 +47,8 @@ class DeferredDevice : public Device {
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) override;
-  void rotate_and_store(const HeadShape& shape, ConstView qkv, ConstView rotary, std::int64_t first_position,
-                        View query_out, Slot slot, int first_token) override;
+  void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
+                        std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
   void silu(View x) override;

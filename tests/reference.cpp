@@ -17,8 +17,8 @@ using Rows = std::vector<Row>;
 
 // One token in one layer. Heads lie one after the other.
 struct Projected {
-  Row query;          // [heads * head_dim], before RoPE
-  Row key;            // [kv_heads * head_dim], before RoPE
+  Row query;          // [heads * head_dim], as projected
+  Row key;            // [kv_heads * head_dim], as projected
   Row value;          // [kv_heads * head_dim]
   Row rotated_query;  // after RoPE
   Row rotated_key;    // after RoPE
@@ -52,17 +52,68 @@ Row rms_norm(const Row& input, const std::vector<float>& weight, double eps) {
   return output;
 }
 
+// ---- Rotary frequencies, from the published descriptions ----
+
+constexpr double pi = 3.14159265358979323846;
+
+// Llama 3.1: by the wavelength, in tokens, against the context of the first training.
+double llama3_frequency(const TinyRope& rope, double frequency) {
+  const double wavelength = 2.0 * pi / frequency;
+  const double shortest_scaled = rope.original_max_position_embeddings / rope.high_freq_factor;
+  const double longest_mixed = rope.original_max_position_embeddings / rope.low_freq_factor;
+  if (wavelength < shortest_scaled) return frequency;
+  if (wavelength > longest_mixed) return frequency / rope.factor;
+  const double smooth = (rope.original_max_position_embeddings / wavelength - rope.low_freq_factor) /
+                        (rope.high_freq_factor - rope.low_freq_factor);
+  return (1.0 - smooth) * frequency / rope.factor + smooth * frequency;
+}
+
+// YaRN: interpolated from the dimension on that turns beta_slow times, untouched up to the one that turns beta_fast
+// times, a ramp over whole dimensions between them.
+double yarn_frequency(const TinyModel& model, double dimension, double frequency) {
+  const TinyRope& rope = model.rope;
+  const auto dimension_turning = [&](double times) {  // solves original / (2 pi theta^(2 d / head_dim)) = times
+    return 0.5 * model.head_dim * std::log(rope.original_max_position_embeddings / (2.0 * pi * times)) /
+           std::log(model.rope_theta);
+  };
+  const double low = std::max(0.0, std::floor(dimension_turning(rope.beta_fast)));
+  const double high = std::min(model.head_dim - 1.0, std::ceil(dimension_turning(rope.beta_slow)));
+  if (dimension <= low) return frequency;
+  if (dimension >= high) return frequency / rope.factor;
+  const double ramp = (dimension - low) / (high - low);
+  return ramp * frequency / rope.factor + (1.0 - ramp) * frequency;
+}
+
+double rotary_frequency(const TinyModel& model, std::size_t dimension) {
+  const double exponent = 2.0 * static_cast<double>(dimension) / static_cast<double>(model.head_dim);
+  const double frequency = std::pow(model.rope_theta, -exponent);
+  if (model.rope.type == "linear") return frequency / model.rope.factor;
+  if (model.rope.type == "llama3") return llama3_frequency(model.rope, frequency);
+  if (model.rope.type == "yarn") return yarn_frequency(model, static_cast<double>(dimension), frequency);
+  return frequency;
+}
+
+// What YaRN multiplies rotated vectors by.
+double rotary_length(const TinyRope& rope) {
+  if (rope.type != "yarn") return 1.0;
+  const double log_factor = 0.1 * std::log(rope.factor);
+  if (rope.mscale != 0.0) return (rope.mscale * log_factor + 1.0) / (rope.mscale_all_dim * log_factor + 1.0);
+  return log_factor + 1.0;
+}
+
 // Rotates dimension i of each head with dimension i + head_dim/2.
 Row rotate(const TinyModel& model, const Row& input, int position) {
   const auto head_dim = static_cast<std::size_t>(model.head_dim);
   const std::size_t half = head_dim / 2;
+  const double length = rotary_length(model.rope);
+  Row frequencies;
+  for (std::size_t i = 0; i < half; ++i) frequencies.push_back(rotary_frequency(model, i));
   Row output(input.size());
   for (std::size_t head = 0; head < input.size(); head += head_dim) {
     for (std::size_t i = 0; i < half; ++i) {
-      const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-      const double angle = position * std::pow(model.rope_theta, -exponent);
-      const double first = input[head + i];
-      const double second = input[head + half + i];
+      const double angle = position * frequencies[i];
+      const double first = length * input[head + i];
+      const double second = length * input[head + half + i];
       output[head + i] = first * std::cos(angle) - second * std::sin(angle);
       output[head + half + i] = second * std::cos(angle) + first * std::sin(angle);
     }
@@ -91,14 +142,26 @@ Row linear(const TinyModel& model, int layer, const std::string& name, const Row
   return output;
 }
 
+// The RMS norm of each head, where the model has one.
+Row norm_heads(const TinyModel& model, int layer, const std::string& name, const Row& input) {
+  if (!model.head_norms) return input;
+  const auto& weight = model.tensor(layer_tensor(layer, "self_attn." + name + ".weight"));
+  Row output;
+  for (auto head = input.begin(); head != input.end(); head += model.head_dim) {
+    const Row normed = rms_norm({head, head + model.head_dim}, weight, model.rms_eps);
+    output.insert(output.end(), normed.begin(), normed.end());
+  }
+  return output;
+}
+
 Projected project(const TinyModel& model, int layer, const Row& hidden, int position) {
   const Row input = rms_norm(hidden, model.tensor(layer_tensor(layer, "input_layernorm.weight")), model.rms_eps);
   Projected result;
   result.query = linear(model, layer, "self_attn.q_proj", input);
   result.key = linear(model, layer, "self_attn.k_proj", input);
   result.value = linear(model, layer, "self_attn.v_proj", input);
-  result.rotated_query = rotate(model, result.query, position);
-  result.rotated_key = rotate(model, result.key, position);
+  result.rotated_query = rotate(model, norm_heads(model, layer, "q_norm", result.query), position);
+  result.rotated_key = rotate(model, norm_heads(model, layer, "k_norm", result.key), position);
   return result;
 }
 

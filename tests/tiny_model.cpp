@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <utility>
 
 #include "error.hpp"
 
@@ -88,9 +89,46 @@ void write_shards(const TinyModel& model, const TensorShapes& shapes, const std:
   write_text(folder / "model.safetensors.index.json", contents.dump(2));
 }
 
+json rope_scaling(const TinyRope& rope) {
+  json result = {{"rope_type", rope.type}};
+  if (rope.type == "default") return result;
+  result["factor"] = rope.factor;
+  if (rope.type == "linear") return result;
+  result["original_max_position_embeddings"] = rope.original_max_position_embeddings;
+  if (rope.type == "llama3") {
+    result["low_freq_factor"] = rope.low_freq_factor;
+    result["high_freq_factor"] = rope.high_freq_factor;
+    return result;
+  }
+  result["beta_fast"] = rope.beta_fast;
+  result["beta_slow"] = rope.beta_slow;
+  if (rope.mscale != 0.0) result["mscale"] = rope.mscale;
+  if (rope.mscale_all_dim != 0.0) result["mscale_all_dim"] = rope.mscale_all_dim;
+  return result;
+}
+
+void add_rope(const TinyModel& model, json& config) {
+  json rope = rope_scaling(model.rope);
+  if (model.rope_parameters) {
+    rope["rope_theta"] = model.rope_theta;
+    config["rope_parameters"] = rope;
+  } else {
+    config["rope_theta"] = model.rope_theta;
+    config["rope_scaling"] = model.rope.type == "default" ? json(nullptr) : rope;
+  }
+}
+
+// Architecture and model_type.
+std::pair<std::string, std::string> family(const TinyShape& shape) {
+  if (shape.head_norms) return {"Qwen3ForCausalLM", "qwen3"};
+  if (shape.qkv_bias && !shape.output_bias) return {"Qwen2ForCausalLM", "qwen2"};
+  return {"LlamaForCausalLM", "llama"};
+}
+
 json config(const TinyModel& model) {
-  json result = {{"architectures", {model.qkv_bias ? "Qwen2ForCausalLM" : "LlamaForCausalLM"}},
-                 {"model_type", model.qkv_bias ? "qwen2" : "llama"},
+  const auto& [architecture, type] = family(model);
+  json result = {{"architectures", {architecture}},
+                 {"model_type", type},
                  {"torch_dtype", "float32"},
                  {"num_hidden_layers", model.layers},
                  {"hidden_size", model.hidden},
@@ -100,8 +138,6 @@ json config(const TinyModel& model) {
                  {"intermediate_size", model.intermediate},
                  {"vocab_size", model.vocabulary},
                  {"max_position_embeddings", model.max_positions},
-                 {"rope_theta", model.rope_theta},
-                 {"rope_scaling", nullptr},
                  {"rms_norm_eps", model.rms_eps},
                  {"hidden_act", "silu"},
                  {"tie_word_embeddings", model.tied},
@@ -110,12 +146,10 @@ json config(const TinyModel& model) {
                  {"attention_dropout", 0.0},
                  {"initializer_range", 0.02},
                  {"use_cache", true}};
-  if (model.qkv_bias) {
-    result["use_sliding_window"] = false;
-  } else {
-    result["attention_bias"] = false;
-    result["mlp_bias"] = false;
-  }
+  add_rope(model, result);
+  if (type != "llama") result["use_sliding_window"] = false;
+  if (type != "qwen2") result["attention_bias"] = model.output_bias;
+  if (type == "llama") result["mlp_bias"] = false;
   return result;
 }
 
@@ -176,6 +210,28 @@ std::string layer_tensor(int layer, const std::string& name) {
   return "model.layers." + std::to_string(layer) + "." + name;
 }
 
+const std::map<std::string, TinyShape>& tiny_families() {
+  // Positions up to a few hundred are well beyond these original ones, and pairs of every kind of scaling occur.
+  const TinyRope linear{.type = "linear", .factor = 4.0};
+  const TinyRope llama3{.type = "llama3", .factor = 8.0, .original_max_position_embeddings = 96};
+  const TinyRope yarn{.type = "yarn", .factor = 4.0, .original_max_position_embeddings = 64, .beta_fast = 8.0};
+  TinyRope yarn_mscale = yarn;
+  yarn_mscale.mscale = 0.7;
+  yarn_mscale.mscale_all_dim = 1.3;
+  static const std::map<std::string, TinyShape> families = {
+      {"llama", {.layers = 2}},
+      {"llama_attention_bias", {.layers = 2, .qkv_bias = true, .output_bias = true}},
+      {"llama_linear", {.layers = 2, .rope = linear}},
+      {"llama_llama3", {.layers = 2, .rope_theta = 500000.0, .rope = llama3, .rope_parameters = true}},
+      {"llama_tied_yarn_mscale", {.layers = 2, .tied = true, .rope = yarn_mscale}},
+      {"qwen2", {.layers = 2, .hidden = 96, .rms_eps = 1e-6, .qkv_bias = true}},
+      {"qwen2_tied_yarn", {.layers = 2, .hidden = 96, .rope_theta = 1e6, .tied = true, .qkv_bias = true, .rope = yarn}},
+      {"qwen3", {.layers = 2, .rope_theta = 1e6, .head_norms = true, .rope_parameters = true}},
+      {"qwen3_tied_yarn", {.layers = 2, .tied = true, .head_norms = true, .rope = yarn}},
+  };
+  return families;
+}
+
 TensorShapes tensor_shapes(const TinyShape& shape) {
   const auto hidden = static_cast<std::size_t>(shape.hidden);
   const auto intermediate = static_cast<std::size_t>(shape.intermediate);
@@ -201,6 +257,11 @@ TensorShapes tensor_shapes(const TinyShape& shape) {
       result[layer_tensor(layer, "self_attn.q_proj.bias")] = {query_width};
       result[layer_tensor(layer, "self_attn.k_proj.bias")] = {key_width};
       result[layer_tensor(layer, "self_attn.v_proj.bias")] = {key_width};
+    }
+    if (shape.output_bias) result[layer_tensor(layer, "self_attn.o_proj.bias")] = {hidden};
+    if (shape.head_norms) {
+      result[layer_tensor(layer, "self_attn.q_norm.weight")] = {static_cast<std::size_t>(shape.head_dim)};
+      result[layer_tensor(layer, "self_attn.k_norm.weight")] = {static_cast<std::size_t>(shape.head_dim)};
     }
   }
   return result;

@@ -10,6 +10,19 @@
 
 namespace apb {
 
+/// RoPE scaling, its fields as in a config.json; those of other types are ignored.
+struct TinyRope {
+  std::string type = "default";
+  double factor = 1.0;
+  int original_max_position_embeddings = 0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  double mscale = 0.0;  // 0 (both): not in the file
+  double mscale_all_dim = 0.0;
+};
+
 /// What a tiny model looks like. The defaults are no multiples of each other, and heads * head_dim is not hidden.
 struct TinyShape {
   int layers = 3;
@@ -23,8 +36,12 @@ struct TinyShape {
   double rope_theta = 10000.0;
   double rms_eps = 1e-5;
   int max_positions = 4096;
-  bool tied = false;      // the head is the embedding
-  bool qkv_bias = false;  // biases on Q, K and V: a Qwen2 model
+  bool tied = false;         // the head is the embedding
+  bool qkv_bias = false;     // biases on Q, K and V: a Qwen2 model
+  bool output_bias = false;  // and one on the output projection: a Llama model with attention_bias
+  bool head_norms = false;   // norms of each head of Q and K: a Qwen3 model
+  TinyRope rope{};
+  bool rope_parameters = false;  // config.json spells rope_parameters with rope_theta inside, not rope_scaling
 };
 
 /// Token ids of the tokenizer in a model folder: bytes are 0..255.
@@ -33,7 +50,7 @@ inline constexpr int tiny_im_end = 257;  // eos_token_id
 inline constexpr int tiny_end_of_text = 258;
 inline constexpr int tiny_vocabulary = 259;
 
-/// A Llama (or, with biases, Qwen2) model. Tensors have their Hugging Face names and row-major [out, in] layout;
+/// A model; see the shape for its architecture. Tensors have their Hugging Face names and row-major [out, in] layout;
 /// the retaining heads model.layers.N.self_attn.fc1.weight and fc2.weight are among them.
 struct TinyModel : TinyShape {
   std::map<std::string, std::vector<float>> tensors;
@@ -41,6 +58,9 @@ struct TinyModel : TinyShape {
   /// The tensor of that name; throws if it is missing.
   const std::vector<float>& tensor(const std::string& name) const { return tensors.at(name); }
 };
+
+/// One shape for each family and kind of RoPE scaling, by name.
+const std::map<std::string, TinyShape>& tiny_families();
 
 using TensorShapes = std::map<std::string, std::vector<std::size_t>>;
 

@@ -20,6 +20,13 @@ View LayerRunner::scratch(const Buffer& buffer, std::int64_t rows, std::int64_t 
   return buffer.view(device_.compute_type(), rows, columns);
 }
 
+HeadNorms LayerRunner::head_norms(const LayerWeights& weights) const {
+  if (weights.query_norm.data() == nullptr) return {};
+  return {.query = weights.query_norm.view(DataType::f32, 1, shape_.head_dim),
+          .key = weights.key_norm.view(DataType::f32, 1, shape_.head_dim),
+          .epsilon = static_cast<float>(model_.config.rms_epsilon)};
+}
+
 void LayerRunner::project(int layer, const Rows& rows, Slot slot, int first_token, bool keep_query,
                           const ChunkVisitor& visit) {
   const LayerWeights& weights = model_.layers.at(static_cast<std::size_t>(layer));
@@ -32,7 +39,7 @@ void LayerRunner::project(int layer, const Rows& rows, Slot slot, int first_toke
                      static_cast<float>(model_.config.rms_epsilon), normed);
     device_.linear(normed, *weights.qkv, qkv, false);
     if (visit) visit(first, qkv);
-    device_.rotate_and_store(shape_, qkv, rotary_, rows.first_position + first,
+    device_.rotate_and_store(shape_, qkv, head_norms(weights), rotary_, rows.first_position + first,
                              keep_query ? rows.query.row_range(first, count) : View{}, slot,
                              first_token + static_cast<int>(first));
   }

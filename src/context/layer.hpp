@@ -38,6 +38,7 @@ class LayerRunner {
 
  private:
   void feed_forward(int layer, View hidden);  // at most a chunk of rows
+  HeadNorms head_norms(const LayerWeights& weights) const;
   View scratch(const Buffer& buffer, std::int64_t rows, std::int64_t columns) const;
 
   Device& device_;

@@ -83,7 +83,7 @@ class CpuDevice : public Device {
 
   std::size_t available_memory() const override { return cpu::available_host_memory(); }
   Buffer allocate(std::size_t bytes) override;
-  std::unique_ptr<Weight> pack(std::span<const ConstView> stacked) override;
+  std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) override;
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {
     return cpu::slot_bytes(capacity, shape, type_);
   }
@@ -98,8 +98,8 @@ class CpuDevice : public Device {
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) override;
-  void rotate_and_store(const HeadShape& shape, ConstView qkv, ConstView rotary, std::int64_t first_position,
-                        View query_out, Slot slot, int first_token) override;
+  void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
+                        std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
   void silu(View x) override;
@@ -131,13 +131,19 @@ Buffer CpuDevice::allocate(std::size_t bytes) {
   return {data, bytes, Space::device, [](std::byte* memory) { ::operator delete(memory, cache_line); }};
 }
 
-std::unique_ptr<Weight> CpuDevice::pack(std::span<const ConstView> stacked) {
+std::unique_ptr<Weight> CpuDevice::pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) {
   cpu::require(!stacked.empty(), "pack", "there is no matrix");
   for (const auto& matrix : stacked) {
     cpu::check({"pack", "matrix"}, matrix, matrix.rows, stacked.front().columns,
                {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
   }
-  return gemm_.pack(stacked);
+  cpu::require(biases.empty() || biases.size() == stacked.size(), "pack",
+               fmt::format("{} biases for {} matrices", biases.size(), stacked.size()));
+  for (std::size_t i = 0; i < biases.size(); ++i) {
+    cpu::check({"pack", "bias"}, biases[i], 1, stacked[i].rows, {DataType::f32, DataType::bf16, DataType::f16},
+               Space::host);
+  }
+  return gemm_.pack(stacked, biases);
 }
 
 void CpuDevice::upload(ConstView source, View destination) {
@@ -180,20 +186,25 @@ void CpuDevice::linear(ConstView x, const Weight& weight, View out, bool accumul
   gemm_.linear(x, weight, out, accumulate);
 }
 
-void CpuDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, ConstView rotary, std::int64_t first_position,
-                                 View query_out, Slot slot, int first_token) {
+void CpuDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
+                                 std::int64_t first_position, View query_out, Slot slot, int first_token) {
   const char* name = "rotate_and_store";
   cpu::check_shape(name, shape);
   cpu::require(shape.head_dim % 2 == 0, name, fmt::format("head_dim {} is odd", shape.head_dim));
   cpu::check({name, "qkv"}, qkv, qkv.rows, shape.qkv_columns(), {type_});
   cpu::check({name, "rotary"}, rotary, rotary.rows, shape.head_dim, {DataType::f32});
+  cpu::require(norms.query.empty() == norms.key.empty(), name, "only one of Q and K has a norm");
+  if (!norms.query.empty()) {
+    cpu::check({name, "norm of Q"}, norms.query, 1, shape.head_dim, {DataType::f32});
+    cpu::check({name, "norm of K"}, norms.key, 1, shape.head_dim, {DataType::f32});
+  }
   if (!query_out.empty()) cpu::check({name, "query_out"}, query_out, qkv.rows, shape.query_columns(), {type_});
   if (qkv.rows == 0) return;
   cpu::require(first_position >= 0 && first_position + qkv.rows <= rotary.rows, name,
                fmt::format("positions {}..{} are outside the {} of rotary", first_position, first_position + qkv.rows,
                            rotary.rows));
   cpu::check_slot(name, slot, first_token, qkv.rows);
-  cpu::rotate_and_store(threads_, shape, qkv, rotary, first_position, query_out, slot, first_token);
+  cpu::rotate_and_store(threads_, shape, qkv, norms, rotary, first_position, query_out, slot, first_token);
 }
 
 void CpuDevice::attention(const AttentionArguments& arguments) {

@@ -16,7 +16,7 @@ class Gemm {
   Gemm& operator=(const Gemm&) = delete;
 
   /// Device::pack.
-  std::unique_ptr<Weight> pack(std::span<const ConstView> stacked);
+  std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases);
   /// Device::linear.
   void linear(ConstView x, const Weight& weight, View out, bool accumulate);
 

@@ -69,7 +69,9 @@ dnnl::matmul::primitive_desc plan(const dnnl::engine& engine, const ProductShape
     add.append_sum(1.0F);
     attributes.set_post_ops(add);
   }
-  return {engine, shape.left, shape.right, shape.out, attributes};
+  const std::int64_t columns = shape.out.get_dims().back();
+  const auto bias = shape.bias ? dense(DataType::f32, 1, columns) : dnnl::memory::desc();
+  return {engine, shape.left, shape.right, bias, shape.out, attributes};
 }
 
 Product::Product(const dnnl::engine& engine, const ProductShape& shape) : Product(plan(engine, shape)) {}
@@ -78,24 +80,27 @@ Product::Product(const dnnl::matmul::primitive_desc& planned)
     : primitive_(planned),
       left_(planned.src_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
       right_(planned.weights_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
+      bias_(planned.bias_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
       out_(planned.dst_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
       scratch_(planned.scratchpad_desc(), planned.get_engine(), DNNL_MEMORY_NONE),
       scratch_bytes_(planned.scratchpad_desc().get_size()) {}
 
 void Product::run(const dnnl::stream& stream, const std::byte* left, const std::byte* right, std::byte* out,
-                  std::byte* scratch) {
+                  std::byte* scratch, const std::byte* bias) {
   left_.set_data_handle(const_cast<std::byte*>(left));
   right_.set_data_handle(const_cast<std::byte*>(right));
+  bias_.set_data_handle(const_cast<std::byte*>(bias));
   out_.set_data_handle(out);
   scratch_.set_data_handle(scratch);
   // The C interface, because the C++ one allocates its argument list on every call.
-  const std::array<dnnl_exec_arg_t, 4> arguments{{{DNNL_ARG_SRC, left_.get()},
+  const std::array<dnnl_exec_arg_t, 5> arguments{{{DNNL_ARG_SRC, left_.get()},
                                                   {DNNL_ARG_WEIGHTS, right_.get()},
                                                   {DNNL_ARG_DST, out_.get()},
-                                                  {DNNL_ARG_SCRATCHPAD, scratch_.get()}}};
-  dnnl::error::wrap_c_api(
-      dnnl_primitive_execute(primitive_.get(), stream.get(), static_cast<int>(arguments.size()), arguments.data()),
-      "could not run a matrix product");
+                                                  {DNNL_ARG_SCRATCHPAD, scratch_.get()},
+                                                  {DNNL_ARG_BIAS, bias_.get()}}};
+  const int count = bias == nullptr ? 4 : 5;
+  dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), count, arguments.data()),
+                          "could not run a matrix product");
 }
 
 }  // namespace apb::cpu

@@ -60,19 +60,21 @@ struct ProductShape {
   dnnl::memory::desc right;  // [k, n]
   dnnl::memory::desc out;    // [m, n]
   bool accumulate = false;
+  bool bias = false;  // f32 [1, n]
 };
 
 /// How oneDNN would compute the product; f32 is never lowered to a narrower type.
 dnnl::matmul::primitive_desc plan(const dnnl::engine& engine, const ProductShape& shape);
 
-/// out = left right, or out += left right. Made and run under the same number of threads, by one caller at a time.
+/// out = left right + bias, or out += the same. Made and run under the same number of threads, by one caller at a time.
 class Product {
  public:
   Product(const dnnl::engine& engine, const ProductShape& shape);
 
   std::size_t scratch_bytes() const { return scratch_bytes_; }
+  /// `bias` exactly where the product was planned with one.
   void run(const dnnl::stream& stream, const std::byte* left, const std::byte* right, std::byte* out,
-           std::byte* scratch);
+           std::byte* scratch, const std::byte* bias = nullptr);
 
  private:
   explicit Product(const dnnl::matmul::primitive_desc& planned);
@@ -80,6 +82,7 @@ class Product {
   dnnl::matmul primitive_;
   dnnl::memory left_;
   dnnl::memory right_;
+  dnnl::memory bias_;  // empty without one
   dnnl::memory out_;
   dnnl::memory scratch_;
   std::size_t scratch_bytes_;

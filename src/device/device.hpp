@@ -40,13 +40,20 @@ struct Slot {
   int capacity = 0;
 };
 
+/// RMS norms of each head of Q and of K before RoPE: weights f32 [1, head_dim], both empty where the model has none.
+struct HeadNorms {
+  ConstView query{};
+  ConstView key{};
+  float epsilon = 0.0F;
+};
+
 /// The first `count` tokens of a slot.
 struct SlotRange {
   Slot slot;
   int count = 0;
 };
 
-/// A weight matrix [outputs, inputs] in the device's own layout.
+/// A weight matrix [outputs, inputs], and its bias where it has one, in the device's own layout.
 class Weight {
  public:
   Weight(std::int64_t outputs, std::int64_t inputs) : outputs_(outputs), inputs_(inputs) {}
@@ -106,7 +113,8 @@ class Device {
   /// Uninitialised memory; throws Error when there is not enough.
   virtual Buffer allocate(std::size_t bytes) = 0;
   /// Packs the matrices [outputs_i, inputs] (host memory; f32, bf16 or f16), stacked along the outputs, in that order.
-  virtual std::unique_ptr<Weight> pack(std::span<const ConstView> stacked) = 0;
+  /// `biases`: none, or one [1, outputs_i] for each matrix, of the same types.
+  virtual std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) = 0;
   virtual std::size_t slot_bytes(int capacity, const HeadShape& shape) const = 0;
   /// Copies host memory to the device, converting the type; the source may be reused on return.
   virtual void upload(ConstView source, View destination) = 0;
@@ -128,15 +136,16 @@ class Device {
   virtual void embed(ConstView tokens, ConstView table, View out) = 0;
   /// out = x / rms(x) * weight; x f32 [rows, hidden], weight f32 [1, hidden], out [rows, hidden].
   virtual void rms_norm(ConstView x, ConstView weight, float epsilon, View out) = 0;
-  /// out [rows, outputs] (compute type or f32) = x [rows, inputs] weight^T, or += with accumulate (f32 only).
+  /// out [rows, outputs] (compute type or f32) = x [rows, inputs] weight^T + bias, or += with accumulate (f32 only).
   virtual void linear(ConstView x, const Weight& weight, View out, bool accumulate) = 0;
   /// Splits rows [rows, (heads + 2 kv_heads) head_dim] = (Q, K, V): Q after RoPE to query_out [rows, heads * head_dim]
-  /// (nowhere when empty), K after RoPE and V to tokens [first_token, first_token + rows) of the slot. RoPE turns
+  /// (nowhere when empty), K after RoPE and V to tokens [first_token, first_token + rows) of the slot. The norms, where
+  /// there are any, come first. RoPE turns
   /// (x_i, x_{i + head_dim / 2}) by the row's angle; rotary f32 [positions, head_dim] holds per position head_dim / 2
   /// cosines, then as many sines; row i stands at first_position + i. What follows in the slot's last begun tile is no
   /// longer valid, so slots are filled in ascending order.
-  virtual void rotate_and_store(const HeadShape& shape, ConstView qkv, ConstView rotary, std::int64_t first_position,
-                                View query_out, Slot slot, int first_token) = 0;
+  virtual void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
+                                std::int64_t first_position, View query_out, Slot slot, int first_token) = 0;
   virtual void attention(const AttentionArguments& arguments) = 0;
   /// Merges partial outputs over disjoint keys by their log-sum-exp, in the order given; out [rows, heads * head_dim].
   virtual void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) = 0;

@@ -1,112 +1,60 @@
 #include "model/config.hpp"
 
+#include <array>
 #include <limits>
-#include <optional>
-#include <string_view>
-#include <utility>
 
 #include "error.hpp"
+#include "model/json_fields.hpp"
 #include "model/json_file.hpp"
+#include "model/rope_config.hpp"
 
 namespace apb {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t largest_int = std::numeric_limits<int>::max();
-
-// An object of a JSON file, read field by field; a null field counts as missing.
-class Fields {
- public:
-  Fields(std::string file, std::string prefix, const json& object)
-      : file_(std::move(file)), prefix_(std::move(prefix)), object_(object) {}
-
-  bool has(const char* name) const { return object_.contains(name) && !object_[name].is_null(); }
-
-  const json& value(const char* name) const {
-    if (!has(name)) fail("{}: field {}{} is missing", file_, prefix_, name);
-    return object_[name];
-  }
-
-  [[noreturn]] void reject(const char* name, std::string_view expected) const {
-    fail("{}: field {}{} is {}, {}", file_, prefix_, name, value(name).dump(), expected);
-  }
-
-  std::int64_t positive_integer(const char* name, std::int64_t largest = largest_int) const {
-    const json& found = value(name);
-    if (!found.is_number_unsigned() || found.get<std::uint64_t>() == 0 ||
-        found.get<std::uint64_t>() > static_cast<std::uint64_t>(largest)) {
-      reject(name, fmt::format("expected an integer from 1 to {}", largest));
-    }
-    return found.get<std::int64_t>();
-  }
-
-  int positive_int(const char* name) const { return static_cast<int>(positive_integer(name)); }
-
-  double positive_number(const char* name) const {
-    const json& found = value(name);
-    if (!found.is_number() || !(found.get<double>() > 0.0)) reject(name, "expected a number above 0");
-    return found.get<double>();
-  }
-
-  bool boolean(const char* name, bool if_missing) const {
-    if (!has(name)) return if_missing;
-    if (!value(name).is_boolean()) reject(name, "expected true or false");
-    return value(name).get<bool>();
-  }
-
-  // Fails where the field is there and is anything but the one value that is supported.
-  void expect(const char* name, const json& supported) const {
-    if (has(name) && value(name) != supported) reject(name, fmt::format("supported: {}", supported.dump()));
-  }
-
-  Fields object(const char* name) const {
-    if (!value(name).is_object()) reject(name, "expected an object");
-    return {file_, fmt::format("{}{}.", prefix_, name), value(name)};
-  }
-
-  const std::string& file() const { return file_; }
-
- private:
-  std::string file_;
-  std::string prefix_;  // "outer." for the fields of an object inside the file's
-  const json& object_;
+// What sets an architecture's tensors apart from the others'.
+struct Architecture {
+  const char* name;
+  bool qkv_bias;    // always; in the others as attention_bias says, which then holds for the output projection, too
+  bool head_norms;  // of Q and K
 };
 
-std::string read_architecture(const Fields& config) {
-  const json supported = {"LlamaForCausalLM"};
-  const json& found = config.value("architectures");
-  if (found != supported) config.reject("architectures", fmt::format("supported: {}", supported.dump()));
-  return found[0].get<std::string>();
+constexpr std::array architectures = {
+    Architecture{"LlamaForCausalLM", false, false},
+    Architecture{"Qwen2ForCausalLM", true, false},
+    Architecture{"Qwen3ForCausalLM", false, true},
+};
+
+const Architecture& read_architecture(const JsonFields& config) {
+  json supported = json::array();
+  for (const auto& architecture : architectures) {
+    if (config.value("architectures") == json::array({architecture.name})) return architecture;
+    supported.push_back(architecture.name);
+  }
+  config.reject("architectures", fmt::format("supported: one of {}", supported.dump()));
 }
 
-void check_features(const Fields& config) {
+void read_features(const JsonFields& config, ModelConfig& model) {
+  const Architecture& architecture = read_architecture(config);
+  const bool attention_bias = !architecture.qkv_bias && config.boolean("attention_bias", false);
+  model.architecture = architecture.name;
+  model.qkv_bias = architecture.qkv_bias || attention_bias;
+  model.output_bias = attention_bias;
+  model.head_norms = architecture.head_norms;
   config.expect("hidden_act", "silu");
-  config.expect("attention_bias", false);
   config.expect("mlp_bias", false);
   config.expect("partial_rotary_factor", 1.0);
+  config.expect("use_sliding_window", false);
+  if (config.has("layer_types")) {
+    config.expect("layer_types", json(config.value("layer_types").size(), "full_attention"));
+  }
   if (config.has("quantization_config")) {
     config.reject("quantization_config", "quantised checkpoints are not supported; use one in BF16, F16 or F32");
   }
 }
 
-// Both spellings: rope_scaling beside rope_theta, and rope_parameters with rope_theta inside.
-double read_rope_theta(const Fields& config) {
-  std::optional<double> theta;
-  for (const char* name : {"rope_scaling", "rope_parameters"}) {
-    if (!config.has(name)) continue;
-    const Fields rope = config.object(name);
-    if (!rope.has("type")) rope.value("rope_type");
-    rope.expect("rope_type", "default");
-    rope.expect("type", "default");
-    rope.expect("partial_rotary_factor", 1.0);
-    if (rope.has("rope_theta")) theta = rope.positive_number("rope_theta");
-  }
-  if (theta) return *theta;
-  return config.has("rope_theta") ? config.positive_number("rope_theta") : 10000.0;  // early Llama-2 files have none
-}
-
-std::vector<std::int32_t> read_eos_tokens(const Fields& fields, int vocabulary) {
+std::vector<std::int32_t> read_eos_tokens(const JsonFields& fields, int vocabulary) {
   const char* const name = "eos_token_id";
   if (!fields.has(name)) return {};
   const json& found = fields.value(name);
@@ -120,7 +68,7 @@ std::vector<std::int32_t> read_eos_tokens(const Fields& fields, int vocabulary) 
   return tokens;
 }
 
-void check_heads(const Fields& config, const ModelConfig& model) {
+void check_heads(const JsonFields& config, const ModelConfig& model) {
   if (model.heads % model.kv_heads != 0) {
     fail("{}: field num_attention_heads is {}, which is no multiple of num_key_value_heads {}", config.file(),
          model.heads, model.kv_heads);
@@ -135,7 +83,7 @@ void check_heads(const Fields& config, const ModelConfig& model) {
   }
 }
 
-int read_head_dim(const Fields& config, int hidden, int heads) {
+int read_head_dim(const JsonFields& config, int hidden, int heads) {
   if (config.has("head_dim")) return config.positive_int("head_dim");
   if (hidden % heads != 0) {
     fail("{}: field hidden_size is {}, which is no multiple of num_attention_heads {}, and head_dim is missing",
@@ -149,11 +97,10 @@ int read_head_dim(const Fields& config, int hidden, int heads) {
 ModelConfig load_config(const std::filesystem::path& model_folder) {
   const auto file = model_folder / "config.json";
   const json object = read_json_object(file);
-  const Fields config(file.string(), "", object);
+  const JsonFields config(file.string(), "", object);
 
   ModelConfig model;
-  model.architecture = read_architecture(config);
-  check_features(config);
+  read_features(config, model);
   model.layers = config.positive_int("num_hidden_layers");
   model.hidden = config.positive_int("hidden_size");
   model.heads = config.positive_int("num_attention_heads");
@@ -163,7 +110,7 @@ ModelConfig load_config(const std::filesystem::path& model_folder) {
   model.vocabulary = config.positive_int("vocab_size");
   model.max_positions = config.positive_integer("max_position_embeddings", std::numeric_limits<std::int64_t>::max());
   model.rms_epsilon = config.positive_number("rms_norm_eps");
-  model.rope_theta = read_rope_theta(config);
+  read_rope(config, model);
   model.tied_embeddings = config.boolean("tie_word_embeddings", false);
   check_heads(config, model);
 
@@ -171,7 +118,7 @@ ModelConfig load_config(const std::filesystem::path& model_folder) {
   const auto generation_file = model_folder / "generation_config.json";
   if (std::filesystem::exists(generation_file)) {
     const json generation_object = read_json_object(generation_file);
-    const Fields generation(generation_file.string(), "", generation_object);
+    const JsonFields generation(generation_file.string(), "", generation_object);
     if (generation.has("eos_token_id")) model.eos_tokens = read_eos_tokens(generation, model.vocabulary);
   }
   return model;

@@ -10,6 +10,19 @@
 
 namespace apb {
 
+/// How rotary frequencies are stretched for longer contexts than the model was first trained on (model/rope.hpp).
+struct RopeScaling {
+  enum class Kind { none, linear, llama3, yarn };
+  Kind kind = Kind::none;
+  double factor = 1.0;
+  double original_positions = 0.0;     // llama3, yarn
+  double low_frequency_factor = 0.0;   // llama3
+  double high_frequency_factor = 0.0;  // llama3
+  double beta_fast = 0.0;              // yarn
+  double beta_slow = 0.0;              // yarn
+  double attention_factor = 1.0;       // of cosines and sines
+};
+
 struct ModelConfig {
   std::string architecture;  // as in config.json, e.g. LlamaForCausalLM
   int layers = 0;
@@ -19,9 +32,13 @@ struct ModelConfig {
   int head_dim = 0;  // even; heads * head_dim need not be hidden
   int intermediate = 0;
   int vocabulary = 0;
-  std::int64_t max_positions = 0;  // tokens
+  std::int64_t max_positions = 0;  // tokens, after the scaling of positions
   double rms_epsilon = 0.0;
   double rope_theta = 0.0;
+  RopeScaling rope_scaling{};
+  bool qkv_bias = false;
+  bool output_bias = false;              // of the attention's output projection
+  bool head_norms = false;               // RMS norms of each head of Q and K before RoPE
   bool tied_embeddings = false;          // the head is the embedding
   std::vector<std::int32_t> eos_tokens;  // any of them ends an answer; may be empty
 

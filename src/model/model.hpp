@@ -14,6 +14,8 @@ namespace apb {
 struct LayerWeights {
   Buffer input_norm;                         // f32 [1, hidden]
   std::unique_ptr<Weight> qkv;               // [(heads + 2 kv_heads) head_dim, hidden]: Q, K, V
+  Buffer query_norm;                         // f32 [1, head_dim], or nothing
+  Buffer key_norm;                           // f32 [1, head_dim], or nothing
   std::unique_ptr<Weight> attention_output;  // [hidden, heads * head_dim]
   Buffer post_attention_norm;                // f32 [1, hidden]
   std::unique_ptr<Weight> gate_up;           // [2 intermediate, hidden]: gate, up
@@ -35,7 +37,8 @@ struct Model {
   std::vector<RetainingHead> retaining_heads{};  // one a layer, or none
 };
 
-/// Reads the checkpoint onto the device. Throws Error that names the tensor when one is missing or has another shape.
+/// Reads the checkpoint onto the device. Throws Error that names the tensor when one is missing, has another shape,
+/// or holds NaN or infinity.
 Model load_model(Device& device, const ModelConfig& config, const Checkpoint& checkpoint, bool with_head);
 
 /// Reads `model.layers.N.self_attn.fc1.weight` and `.fc2.weight` for every layer, or throws Error.

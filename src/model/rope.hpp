@@ -9,7 +9,8 @@
 namespace apb {
 
 /// [positions, head_dim]: per position head_dim / 2 cosines, then as many sines, of position * theta^(-2i / head_dim),
-/// in double precision and rounded once.
+/// the frequencies scaled and the result multiplied by the attention factor as config.rope_scaling says; in double
+/// precision and rounded once.
 std::vector<float> rotary_table(const ModelConfig& config, std::int64_t positions);
 
 }  // namespace apb

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "error.hpp"
+#include "model/finite.hpp"
 #include "model/json_file.hpp"
 
 namespace apb {
@@ -256,7 +257,12 @@ ConstView Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int6
     fail("{}: tensor \"{}\" is not aligned for {}; save the file again with a current safetensors library", tensor.file,
          name, tensor.type);
   }
-  return {tensor.data, *type, Space::host, rows, columns, columns};
+  const ConstView view{tensor.data, *type, Space::host, rows, columns, columns};
+  if (const auto index = first_not_finite(view)) {
+    fail("{}: tensor \"{}\" has NaN or infinity at [{}, {}]; the file is damaged, fetch it again", tensor.file, name,
+         *index / columns, *index % columns);
+  }
+  return view;
 }
 
 }  // namespace apb

@@ -30,8 +30,9 @@ class Checkpoint {
   /// The first extent of a tensor's shape. Fails where the tensor is missing or a scalar.
   std::int64_t rows(std::string_view name) const;
 
-  /// Host view [rows, columns] of a BF16, F16 or F32 tensor of that shape, or for one row of shape [columns]. Fails
-  /// where the tensor is missing, of another shape or type, or not aligned for its type (files by old writers).
+  /// Host view [rows, columns] of a BF16, F16 or F32 tensor of that shape, or for one row of shape [columns]. Reads
+  /// it all once, to fail where it holds NaN or infinity; fails, too, where the tensor is missing, of another shape or
+  /// type, or not aligned for its type (files by old writers).
   ConstView tensor(std::string_view name, std::int64_t rows, std::int64_t columns) const;
 
  private:

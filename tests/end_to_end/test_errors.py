@@ -1,5 +1,6 @@
 """What goes wrong gives one clear line, the right exit code, no hang, and leaves outputs alone."""
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -82,6 +83,22 @@ class ErrorTest(ProgramTest):
                 shard.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length:])
         self.assert_fails(self.run_apb(model=self.damaged_model(reshape)), 3, "model.layers.1.self_attn.k_proj.weight",
                           "shape")
+
+    def test_nan_among_the_weights(self):
+        def poison(folder):
+            for shard in folder.glob("*.safetensors"):
+                data = bytearray(shard.read_bytes())
+                start = 8 + struct.unpack("<Q", data[:8])[0]
+                tensor = json.loads(data[8:start]).get("model.layers.2.mlp.down_proj.weight")
+                if tensor:
+                    struct.pack_into("<f", data, start + tensor["data_offsets"][1] - 4, math.nan)
+                    shard.write_bytes(data)
+        self.assert_fails(self.run_apb(model=self.damaged_model(poison)), 3, "model.layers.2.mlp.down_proj.weight",
+                          "NaN", ".safetensors")
+
+    def test_unknown_rope_scaling(self):
+        model = self.change_config(rope_scaling={"rope_type": "longrope", "factor": 4})
+        self.assert_fails(self.run_apb(model=model), 3, "config.json", "rope_scaling.rope_type", "longrope")
 
     def test_unknown_architecture(self):
         model = self.change_config(architectures=["MambaForCausalLM"])

@@ -52,18 +52,19 @@ std::vector<double> flatten(const std::vector<std::vector<double>>& rows) {
   return values;
 }
 
-class MethodTest : public testing::TestWithParam<bool> {
+class MethodFixture : public testing::Test {
  protected:
-  void SetUp() override {
+  // A new random model, the same on every rank.
+  void prepare(const TinyShape& shape, bool deferred) {
     std::uint64_t seed = std::random_device{}();
     world_.broadcast(std::as_writable_bytes(std::span(&seed, 1)), 0);
     SCOPED_TRACE(seed);
     RecordProperty("seed", std::to_string(seed));
     random_.seed(seed);
-    tiny_ = random_tiny_model(seed, {});
+    tiny_ = random_tiny_model(seed, shape);
     write_model_folder(tiny_, folder_.path() / "model");
     write_retaining_heads(tiny_, folder_.path() / "heads.safetensors");
-    if (GetParam()) deferred_ = std::make_unique<DeferredDevice>(*direct_);
+    if (deferred) deferred_ = std::make_unique<DeferredDevice>(*direct_);
     const ModelConfig config = load_config(folder_.path() / "model");
     model_ = load_model(device(), config, Checkpoint::open(folder_.path() / "model"), world_.rank() == 0);
     model_.retaining_heads =
@@ -87,8 +88,7 @@ class MethodTest : public testing::TestWithParam<bool> {
 
   Outcome run(const Case& one, std::span<const std::int32_t> context, std::span<const std::int32_t> query) {
     Outcome outcome;
-    outcome.partition =
-        make_partition({one.context, one.query, one.prefix, new_tokens}, one.options, world_.size(), device().tile());
+    outcome.partition = partition_of(one);
     Forward forward({.device = device(),
                      .communicator = world_,
                      .model = model_,
@@ -164,6 +164,29 @@ class MethodTest : public testing::TestWithParam<bool> {
   Model model_;
   std::mt19937_64 random_;
 };
+
+/// On a device that computes at once, and on one that puts everything off.
+class MethodTest : public MethodFixture, public testing::WithParamInterface<bool> {
+ protected:
+  void SetUp() override { prepare({}, GetParam()); }
+};
+
+/// Every model family and RoPE scaling.
+class FamilyTest : public MethodFixture, public testing::WithParamInterface<std::string> {
+ protected:
+  void SetUp() override { prepare(tiny_families().at(GetParam()), true); }
+};
+
+TEST_P(FamilyTest, EqualsTheReference) {
+  check({.options = {.method = Method::full}, .context = 153, .query = 5});
+  for (const auto compressor : {CompressorKind::retaining_heads, CompressorKind::query_similarity,
+                                CompressorKind::random, CompressorKind::recent}) {
+    check({.options = {.blocks = 2 * world_.size(), .compressor = compressor, .seed = 3},
+           .context = 173,
+           .query = 6,
+           .prefix = 2});
+  }
+}
 
 TEST_P(MethodTest, FullEqualsTheReference) {
   for (const int context : {1, 2, 33, 157})
@@ -296,6 +319,15 @@ TEST_P(MethodTest, PhasesAddUpToThePrefill) {
 
 INSTANTIATE_TEST_SUITE_P(Devices, MethodTest, testing::Bool(),
                          [](const auto& kind) { return kind.param ? "Deferred" : "Direct"; });
+
+std::vector<std::string> family_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, shape] : tiny_families()) names.push_back(name);
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, testing::ValuesIn(family_names()),
+                         [](const auto& name) { return name.param; });
 
 }  // namespace
 }  // namespace apb

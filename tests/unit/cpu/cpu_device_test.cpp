@@ -150,7 +150,7 @@ TEST(CpuDevice, DoesNothingForNoRows) {
   const View none = x.view.row_range(3, 0);
   EXPECT_NO_THROW(device->silu(none));
   EXPECT_NO_THROW(device->rms_norm(none, x.view.row_range(0, 1), 1e-5F, {}));
-  EXPECT_NO_THROW(device->rotate_and_store(shape, {}, x.view, 0, {}, {}, 0));
+  EXPECT_NO_THROW(device->rotate_and_store(shape, {}, {}, x.view, 0, {}, {}, 0));
   EXPECT_NO_THROW(device->argmax({}, {}));
 }
 

@@ -58,7 +58,7 @@ class Program {
       const Numbers numbers = random_numbers(std::int64_t{outputs} * inputs, 0.3, 99);
       const std::vector<float> values(numbers.begin(), numbers.end());
       const ConstView matrix = host_view(values.data(), outputs, inputs);
-      weights_.push_back(device.pack(std::span(&matrix, 1)));
+      weights_.push_back(device.pack(std::span(&matrix, 1), {}));
     }
     for (const auto& operation : operations_) operation();
   }
@@ -96,7 +96,7 @@ class Program {
   }
   void store() {
     for (int first = 0; first < stored; first += rows) {
-      device_.rotate_and_store(shape, qkv_.view, rotary_.view, first, query_.view, blocks_, first);
+      device_.rotate_and_store(shape, qkv_.view, {}, rotary_.view, first, query_.view, blocks_, first);
     }
   }
   void attend(const View& output, const View& log_sum_exp, std::span<const SlotRange> visible, int causal) {
@@ -247,8 +247,8 @@ TEST_F(DeferredDeviceTest, LosesWhatAnOperationLeavesUnwritten) {
   const Matrix qkv = matrix(64, shape.qkv_columns(), 1);
   const Matrix rotary = matrix(64, shape.head_dim, 2);
   const Matrix positions = filled(*device, DataType::i32, 2, 2, {1, 2, 3, 4});
-  deferred.rotate_and_store(shape, qkv.view, rotary.view, 0, {}, source, 0);
-  deferred.rotate_and_store(shape, qkv.view, rotary.view, 0, {}, slot, 0);
+  deferred.rotate_and_store(shape, qkv.view, {}, rotary.view, 0, {}, source, 0);
+  deferred.rotate_and_store(shape, qkv.view, {}, rotary.view, 0, {}, slot, 0);
   deferred.gather(shape, {source, 64}, positions.view, slot);
   deferred.synchronize();
   const std::byte* last_value = memory.data() + memory.bytes() - sizeof(float);
@@ -288,7 +288,7 @@ TEST_F(DeferredDeviceTest, ReadsSlotTablesLate) {
     const Matrix rotary = matrix(rows, shape.head_dim, 7);
     memory[i] = deferred.allocate(deferred.slot_bytes(32, shape));
     table[i] = {{memory[i].data(), 32}, rows};
-    deferred.rotate_and_store(shape, qkv.view, rotary.view, 0, {}, table[i].slot, 0);
+    deferred.rotate_and_store(shape, qkv.view, {}, rotary.view, 0, {}, table[i].slot, 0);
     deferred.synchronize();
   }
   const Matrix query = matrix(rows, shape.query_columns(), 3);

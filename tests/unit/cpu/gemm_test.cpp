@@ -35,7 +35,7 @@ Numbers product(const Numbers& x, const Numbers& weight, const Sizes& sizes) {
 std::unique_ptr<Weight> pack(Device& device, const Matrix& matrix) {
   ConstView source = matrix.view;
   source.space = Space::host;
-  return device.pack({&source, 1});
+  return device.pack({&source, 1}, {});
 }
 
 class GemmTest : public testing::TestWithParam<Sizes> {
@@ -102,6 +102,51 @@ TEST(Gemm, Accumulates) {
   }
 }
 
+TEST(Gemm, AddsTheStackedBiases) {
+  for (const auto& [type, tolerance] : type_cases) {
+    for (const bool accumulate : {false, true}) {
+      for (const std::int64_t rows : {1, 19}) {
+        const auto device = make_cpu_device({.threads = 1, .compute_type = type});
+        std::array<Matrix, 2> weights{random_matrix(*device, type, 40, 50, 1.0, 1),
+                                      random_matrix(*device, type, 3, 50, 1.0, 2)};
+        std::array<Matrix, 2> biases{random_matrix(*device, DataType::f32, 1, 40, 9.0, 3),
+                                     random_matrix(*device, DataType::bf16, 1, 3, 9.0, 4)};
+        std::array<ConstView, 2> weight_views{weights[0].view, weights[1].view};
+        std::array<ConstView, 2> bias_views{biases[0].view, biases[1].view};
+        for (auto* views : {&weight_views, &bias_views}) {
+          for (ConstView& view : *views) view.space = Space::host;
+        }
+        const auto packed = device->pack(weight_views, bias_views);
+        const Matrix x = random_matrix(*device, type, rows, 50, 1.0, 5);
+        const Matrix out = random_matrix(*device, DataType::f32, rows, 43, 10.0, 6);
+
+        Numbers weight = read(weights[0].view);
+        for (const double value : read(weights[1].view)) weight.push_back(value);
+        Numbers bias = read(biases[0].view);
+        for (const double value : read(biases[1].view)) bias.push_back(value);
+        Numbers expected = product(read(x.view), weight, {rows, 50, 43});
+        const Numbers before = read(out.view);
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+          expected[i] += bias[i % 43] + (accumulate ? before[i] : 0.0);
+        }
+        device->linear(x.view, *packed, out.view, accumulate);
+        device->synchronize();
+        EXPECT_CLOSE(read(out.view), expected, 2e-6) << rows << " rows, accumulate " << accumulate;
+      }
+    }
+  }
+}
+
+TEST(Gemm, RefusesBiasesThatDoNotFit) {
+  const auto device = make_cpu_device({.threads = 1, .compute_type = DataType::f32});
+  const Matrix numbers = random_matrix(*device, DataType::f32, 4, 5, 1.0, 1);
+  ConstView weight = numbers.view;
+  weight.space = Space::host;
+  const std::array<ConstView, 2> biases{weight.row_range(0, 1), weight.row_range(0, 1)};
+  EXPECT_THROW(device->pack({&weight, 1}, std::span(biases).first(1)), std::invalid_argument);  // 5 where 4 are wanted
+  EXPECT_THROW(device->pack({&weight, 1}, biases), std::invalid_argument);
+}
+
 TEST(Gemm, StacksAndConvertsWeights) {
   // float16: 0.0999755859375, the subnormal 2^-24, and -2.
   const std::array<std::uint16_t, 3> half{0x2E66, 0x0001, 0xC000};
@@ -112,7 +157,7 @@ TEST(Gemm, StacksAndConvertsWeights) {
       single.view, brain.view,
       ConstView{reinterpret_cast<const std::byte*>(half.data()), DataType::f16, Space::host, 1, 3, 3}};
   for (ConstView& source : sources) source.space = Space::host;
-  const auto packed = device->pack(sources);
+  const auto packed = device->pack(sources, {});
   ASSERT_EQ(packed->outputs(), 7);
 
   const Matrix identity = filled(*device, DataType::f32, 3, 3, {1, 0, 0, 0, 1, 0, 0, 0, 1});

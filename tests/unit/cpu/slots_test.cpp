@@ -60,6 +60,17 @@ Numbers rotated(const double* x, int head_dim, std::int64_t position) {
   return result;
 }
 
+/// The head after x / rms(x) * weight; as it is without a weight.
+Numbers normalised(const double* x, int head_dim, const Numbers& weight, double epsilon) {
+  Numbers result(x, x + head_dim);
+  if (weight.empty()) return result;
+  double squares = 0.0;
+  for (const double value : result) squares += value * value;
+  const double rms = std::sqrt(squares / head_dim + epsilon);
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] *= weight[i] / rms;
+  return result;
+}
+
 void append(Numbers& to, const Numbers& from) { to.insert(to.end(), from.begin(), from.end()); }
 
 struct StoreCase {
@@ -67,6 +78,7 @@ struct StoreCase {
   int rows;
   std::int64_t first_position;
   int first_token;
+  bool norms;
 };
 
 /// Stores random rows; compares queries, keys and values with double precision, and looks at what must be zero and
@@ -76,15 +88,22 @@ void check_store(const StoreCase& wanted, const Numbers& rotary, DataType type, 
   const int rows = wanted.rows;
   const int capacity = 128;
   const int head_dim = shape.head_dim;
-  Numbers qkv, query, keys, values, behind;
+  constexpr double epsilon = 0.01;  // large, so that it shows
+  Numbers qkv, query, keys, values, behind, query_norm, key_norm;
   const int first_token = wanted.first_token;
   on_one_and_two_threads(type, [&](Device& device) {
     const Matrix input = random_matrix(device, type, rows, shape.qkv_columns(), 2.0, 1);
     const Matrix table = filled(device, DataType::f32, positions_known, head_dim, rotary);
     const Matrix rotated_query = poisoned(device, type, rows, shape.query_columns());
     const TestSlot stored = poisoned_slot(device, capacity, shape);
-    device.rotate_and_store(shape, input.view, table.view, wanted.first_position, rotated_query.view, stored.slot,
-                            first_token);
+    const int norm_columns = wanted.norms ? head_dim : 0;
+    const Matrix query_weight = random_matrix(device, DataType::f32, 1, norm_columns, 1.5, 8);
+    const Matrix key_weight = random_matrix(device, DataType::f32, 1, norm_columns, 1.5, 9);
+    const HeadNorms norms{query_weight.view, key_weight.view, static_cast<float>(epsilon)};
+    device.rotate_and_store(shape, input.view, norms, table.view, wanted.first_position, rotated_query.view,
+                            stored.slot, first_token);
+    query_norm = read(query_weight.view);
+    key_norm = read(key_weight.view);
     qkv = read(input.view);
     query = read(rotated_query.view);
     keys.clear();
@@ -109,17 +128,20 @@ void check_store(const StoreCase& wanted, const Numbers& rotary, DataType type, 
   });
 
   Numbers expected_query, expected_keys, expected_values;
+  const auto rotated_head = [&](const double* x, const Numbers& norm, int row) {
+    return rotated(normalised(x, head_dim, norm, epsilon).data(), head_dim, wanted.first_position + row);
+  };
   const auto head_of_row = [&](int row, int head) {
     return qkv.data() + std::int64_t{row} * shape.qkv_columns() + std::int64_t{head} * head_dim;
   };
   for (int row = 0; row < rows; ++row) {
     for (int head = 0; head < shape.heads; ++head) {
-      append(expected_query, rotated(head_of_row(row, head), head_dim, wanted.first_position + row));
+      append(expected_query, rotated_head(head_of_row(row, head), query_norm, row));
     }
   }
   for (int head = 0; head < shape.kv_heads; ++head) {
     for (int row = 0; row < rows; ++row) {
-      append(expected_keys, rotated(head_of_row(row, shape.heads + head), head_dim, wanted.first_position + row));
+      append(expected_keys, rotated_head(head_of_row(row, shape.heads + head), key_norm, row));
       const double* value = head_of_row(row, shape.heads + shape.kv_heads + head);
       expected_values.insert(expected_values.end(), value, value + head_dim);
     }
@@ -127,7 +149,7 @@ void check_store(const StoreCase& wanted, const Numbers& rotary, DataType type, 
   EXPECT_CLOSE(query, expected_query, tolerance);
   EXPECT_CLOSE(keys, expected_keys, tolerance);
   EXPECT_EQ(values, expected_values);
-  if (wanted.first_position == 0) {
+  if (wanted.first_position == 0 && !wanted.norms) {
     EXPECT_EQ(Numbers(query.begin(), query.begin() + shape.query_columns()),
               Numbers(qkv.begin(), qkv.begin() + shape.query_columns()));
   }
@@ -139,8 +161,10 @@ TEST(RotateAndStore, MatchesDoublePrecision) {
       const Numbers rotary = rotary_table(shape.head_dim);
       for (const int rows : {1, 7, 65}) {
         for (const std::int64_t first_position : {std::int64_t{0}, std::int64_t{4900}}) {
-          for (const int first_token : {0, 13, 32})
-            check_store({shape, rows, first_position, first_token}, rotary, type, tolerance);
+          for (const int first_token : {0, 13, 32}) {
+            for (const bool norms : {false, true})
+              check_store({shape, rows, first_position, first_token, norms}, rotary, type, tolerance);
+          }
         }
       }
     }
@@ -153,7 +177,7 @@ TEST(RotateAndStore, StoresKeysWithoutQueries) {
   const Matrix qkv = random_matrix(*device, DataType::f32, 3, shape.qkv_columns(), 1.0, 2);
   const Matrix table = filled(*device, DataType::f32, positions_known, 8, rotary_table(8));
   const TestSlot stored = poisoned_slot(*device, 32, shape);
-  device->rotate_and_store(shape, qkv.view, table.view, 0, {}, stored.slot, 0);
+  device->rotate_and_store(shape, qkv.view, {}, table.view, 0, {}, stored.slot, 0);
   for (const double key : read_slot(stored.slot, shape, DataType::f32, Part::keys, 0, 0, 3)) {
     EXPECT_FALSE(std::isnan(key));
   }
@@ -166,12 +190,19 @@ TEST(RotateAndStore, RefusesWhatDoesNotFit) {
   const Matrix table = random_matrix(*device, DataType::f32, 10, 8, 1.0, 3);
   const TestSlot stored = poisoned_slot(*device, 32, shape);
   const auto store = [&](std::int64_t position, int token) {
-    device->rotate_and_store(shape, qkv.view, table.view, position, {}, stored.slot, token);
+    device->rotate_and_store(shape, qkv.view, {}, table.view, position, {}, stored.slot, token);
   };
   EXPECT_NO_THROW(store(7, 29));
   EXPECT_THROW(store(8, 29), std::invalid_argument);
   EXPECT_THROW(store(7, 30), std::invalid_argument);
   EXPECT_THROW(store(-1, 0), std::invalid_argument);
+  const auto store_with = [&](const HeadNorms& norms) {
+    device->rotate_and_store(shape, qkv.view, norms, table.view, 0, {}, stored.slot, 0);
+  };
+  const View weight = table.view.row_range(0, 1);
+  EXPECT_NO_THROW(store_with({weight, weight, 1e-5F}));
+  EXPECT_THROW(store_with({weight, {}, 1e-5F}), std::invalid_argument);
+  EXPECT_THROW(store_with({weight, table.view, 1e-5F}), std::invalid_argument);
 }
 
 TEST(Gather, CopiesEachHeadsTokens) {

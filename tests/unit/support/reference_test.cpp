@@ -42,7 +42,8 @@ double distance_from_dense(const TinyModel& model, const Tokens& context, const 
 // ---- Where the method is dense attention ----
 
 TEST(Reference, FullIsDense) {
-  for (const TinyShape& shape : {TinyShape{}, TinyShape{.layers = 2, .tied = true}, TinyShape{.qkv_bias = true}}) {
+  for (const TinyShape& shape : {TinyShape{}, TinyShape{.layers = 2, .tied = true}, TinyShape{.qkv_bias = true},
+                                 tiny_families().at("qwen3_tied_yarn"), tiny_families().at("llama_llama3")}) {
     const TinyModel model = random_tiny_model(11, shape);
     for (const auto& [n, m] : {std::pair{1, 1}, {23, 5}, {41, 1}}) {
       SCOPED_TRACE(testing::Message() << n << " context and " << m << " query tokens");

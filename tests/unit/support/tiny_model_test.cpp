@@ -113,6 +113,31 @@ TEST_F(ModelFolder, ConfigSaysWhatTheModelIs) {
   EXPECT_EQ(json::parse(read("generation_config.json"))["eos_token_id"], tiny_im_end);
 }
 
+TEST_F(ModelFolder, FamiliesHaveTheirOwnConfigsAndTensors) {
+  const auto config_of = [&](const std::string& name) {
+    const TinyModel model = random_tiny_model(4, tiny_families().at(name));
+    std::filesystem::remove_all(folder_);
+    write_model_folder(model, folder_);
+    EXPECT_EQ(check_tensors("model.safetensors", model), names_of(tensor_shapes(model)));
+    return json::parse(read("config.json"));
+  };
+  const json biased = config_of("llama_attention_bias");
+  EXPECT_EQ(biased["architectures"], json({"LlamaForCausalLM"}));
+  EXPECT_EQ(biased["attention_bias"], true);
+  const json llama3 = config_of("llama_llama3");
+  EXPECT_EQ(llama3["rope_parameters"]["rope_type"], "llama3");
+  EXPECT_EQ(llama3["rope_parameters"]["rope_theta"], 500000.0);
+  EXPECT_FALSE(llama3.contains("rope_theta") || llama3.contains("rope_scaling"));
+  const json qwen2 = config_of("qwen2_tied_yarn");
+  EXPECT_EQ(qwen2["architectures"], json({"Qwen2ForCausalLM"}));
+  EXPECT_EQ(qwen2["rope_scaling"]["rope_type"], "yarn");
+  EXPECT_EQ(qwen2["rope_scaling"]["beta_fast"], 8.0);
+  EXPECT_EQ(qwen2["tie_word_embeddings"], true);
+  const json qwen3 = config_of("qwen3");
+  EXPECT_EQ(qwen3["architectures"], json({"Qwen3ForCausalLM"}));
+  EXPECT_EQ(qwen3["attention_bias"], false);
+}
+
 TEST_F(ModelFolder, TokenizerMapsEveryByteToItself) {
   write_model_folder(random_tiny_model(5), folder_);
   const json tokenizer = json::parse(read("tokenizer.json"));
