@@ -90,11 +90,13 @@ def pytorch_tensor(archive, root, name, tensor):
     if storage.dtype not in ITEM_SIZES:
         raise Unusable(f"{name} is a {storage.dtype}, supported: {', '.join(STORAGE_TYPES)}")
     if tuple(stride) != contiguous_stride(shape):
-        raise Unusable(f"{name} has the stride {tuple(stride)} for the shape {tuple(shape)}: only contiguous tensors are supported")
+        raise Unusable(f"{name} has the shape {tuple(shape)} and the stride {tuple(stride)}: it is not contiguous")
     item = ITEM_SIZES[storage.dtype]
     entry = f"{root}data/{storage.key}"
     if entry not in archive.NameToInfo or archive.getinfo(entry).file_size != storage.items * item:
         raise Unusable(f"{name}: its data, {entry}, is missing or has not {storage.items} x {item} bytes")
+    if archive.getinfo(entry).compress_type != zipfile.ZIP_STORED or archive.getinfo(entry).flag_bits & 1:
+        raise Unusable(f"{name}: its data, {entry}, is compressed or encrypted, which PyTorch never does")
     start, size = offset * item, item_count(shape) * item
     if start + size > storage.items * item:
         raise Unusable(f"{name} reaches beyond its data, {entry}")

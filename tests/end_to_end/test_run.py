@@ -55,6 +55,7 @@ class RunTest(ProgramTest):
         self.assertTrue((chosen[:-1, :-1] >= -1).all() and (chosen[0, 0] >= 0).any() and (chosen[-1] == -1).all())
         self.assertIn("bad", process.stderr)
         self.assertIn("attention", process.stderr)
+        self.assertIn("prompt template: chatml\n", process.stderr)
 
     def test_report_shows_the_rows(self):
         output, _ = self.run_file([self.random_document("one"), self.random_document("two")])

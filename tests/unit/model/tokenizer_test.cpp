@@ -239,6 +239,10 @@ TEST(TokenizerErrors, name_the_field_and_its_value_in_sentencepiece_files) {
          "model.byte_fallback is true, which needs a pre_tokenizer with no ByteLevel");
   expect("/added_tokens/1/rstrip", true, "added_tokens[1].rstrip is true, supported: false");
   expect("/model/merges/0", json{"<0x0A>", "\u2581"}, "model.merges[0] needs the token '<0x0A>\u2581'");
+  auto model = good["model"];
+  model["vocab"]["<0x0A>\u2581"] = 5000;
+  model["merges"][0] = {"<0x0A>", "\u2581"};
+  expect("/model", model, "model.merges has '<0x0A> \u2581', a byte before a space, which is not supported");
 }
 
 TEST(TokenizerErrors, damaged_or_missing_file) {
