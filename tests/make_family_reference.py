@@ -6,7 +6,8 @@ On demand, not part of the tests: run it with a Python that has mlx (with its CP
     make_family_reference.py --make-tiny-model build/release/tests/make_tiny_model
 
 The weights come from a seed, so only token ids and logits are kept; after a change of random_tiny_model or
-tiny_families run it again. "rope" holds the rotary frequencies that mlx-lm derives from the configurations of published models.
+tiny_families run it again. "rope" holds the rotary frequencies that mlx-lm derives from the configurations of
+published models.
 """
 
 import argparse

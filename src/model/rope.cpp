@@ -55,8 +55,10 @@ double scaled_frequency(const ModelConfig& config, int pair) {
 
 std::vector<float> rotary_table(const ModelConfig& config, std::int64_t positions) {
   const int half = config.head_dim / 2;
-  std::vector<double> frequencies;
-  for (int pair = 0; pair < half; ++pair) frequencies.push_back(scaled_frequency(config, pair));
+  std::vector<double> frequencies(static_cast<std::size_t>(half));
+  for (int pair = 0; pair < half; ++pair) {
+    frequencies[static_cast<std::size_t>(pair)] = scaled_frequency(config, pair);
+  }
 
   const double scale = config.rope_scaling.attention_factor;
   std::vector<float> table;

@@ -62,7 +62,7 @@ TEST(Finite, ACheckpointNamesTheTensor) {
   const TemporaryFolder folder;
   std::vector<std::byte> data = good_values(DataType::bf16, 12);
   const std::uint16_t infinity = 0x7F80;
-  std::memcpy(data.data() + 2 * 9, &infinity, sizeof infinity);
+  std::memcpy(data.data() + std::size_t{2} * 9, &infinity, sizeof infinity);
   std::string header = nlohmann::json{{"good", {{"dtype", "BF16"}, {"shape", {2}}, {"data_offsets", {0, 4}}}},
                                       {"bad", {{"dtype", "BF16"}, {"shape", {2, 5}}, {"data_offsets", {4, 24}}}}}
                            .dump();

@@ -101,7 +101,7 @@ TEST(Rope, YarnRampsOverWholePairs) {
   EXPECT_CLOSE(frequencies_of(config), expected, 1e-7);
 
   const auto table = rotary_table(config, 300);
-  for (std::size_t i = 0; i < 300 * 16; i += 16) {
+  for (std::size_t i = 0; i < std::size_t{300} * 16; i += 16) {
     for (std::size_t pair = i; pair < i + 8; ++pair) {
       EXPECT_NEAR(std::hypot(table[pair], table[pair + 8]), 1.25, 1e-6);
     }
