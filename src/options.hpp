@@ -18,9 +18,10 @@ enum class CompressorKind { retaining_heads, query_similarity, random, recent };
 /// How a document is cut, compressed and attended to (docs/method.md). Unset values are chosen from the lengths.
 struct MethodOptions {
   Method method = Method::apb;
-  std::optional<int> blocks;          // B, a multiple of the ranks; default 2 per rank
-  std::optional<int> anchor_length;   // a in tokens, question included; 0: no anchor
-  std::optional<int> passing_length;  // p in tokens per block and KV head; 0: nothing is passed
+  std::optional<int> blocks;            // B, a multiple of the ranks; default 2 per rank
+  std::optional<int> automatic_blocks;  // what an automatic choice begins at; a resumed run keeps that of its output
+  std::optional<int> anchor_length;     // a in tokens, question included; 0: no anchor
+  std::optional<int> passing_length;    // p in tokens per block and KV head; 0: nothing is passed
   std::optional<int> query_insert;  // context tokens before the question in the anchor; default: the template's prefix
   bool anchor_query = true;         // the anchor holds the question
   AnchorPlacement anchor_placement = AnchorPlacement::sharded;

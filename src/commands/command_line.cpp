@@ -165,6 +165,7 @@ std::string options_as_json(const RunOptions& options) {
                                        {"document", options.document.string()},
                                        {"method", name_of(method.method)},
                                        {"blocks", or_auto(method.blocks)},
+                                       {"automatic_blocks", or_auto(method.automatic_blocks)},
                                        {"anchor_length", or_auto(method.anchor_length)},
                                        {"passing_length", or_auto(method.passing_length)},
                                        {"query_insert", or_auto(method.query_insert)},
@@ -181,6 +182,13 @@ std::string options_as_json(const RunOptions& options) {
                                        {"save_logits", options.save_logits},
                                        {"save_selection", options.save_selection}};
   return json.dump();
+}
+
+std::optional<int> automatic_blocks_in(const std::string& options) {
+  const auto json = nlohmann::json::parse(options, nullptr, false);
+  const auto found = json.is_object() ? json.find("automatic_blocks") : json.end();
+  if (found == json.end() || !found->is_number_integer() || found->get<int>() < 1) return std::nullopt;
+  return found->get<int>();
 }
 
 }  // namespace apb

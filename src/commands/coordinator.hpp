@@ -47,6 +47,9 @@ class Coordinator {
   /// Merges the parts; prints what the run came to. The exit code tells whether documents failed.
   ExitCode finish();
 
+  /// Instead of finish(): writes what is done as a part and says how to go on. The document under way is left out.
+  ExitCode stop();
+
  private:
   Document read_document(int index) const;
   /// Fills job and row from the document; an Error means that this document fails.
