@@ -44,6 +44,7 @@ struct RunOptions {
   std::string prompt_template = "auto";   // auto, none, llama3, chatml
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
+  double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing
   bool overwrite = false;                 // replace an output
 };

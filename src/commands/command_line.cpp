@@ -96,6 +96,8 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama3", "chatml"}, "prompt template");
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
+  app.add_option("--timeout", run.timeout, "end the run when ranks wait longer than this for one, in seconds [never]")
+      ->check(CLI::PositiveNumber);
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
   app.add_flag("--overwrite", run.overwrite, "replace an output that exists")->excludes(resume);
 }

@@ -179,12 +179,14 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
   });
   if (coordinates) print_placement(info);
   Model model;
+  world.enter_stage("loading the model");
   agree(world, [&] { model = load(options, config, *device, coordinates); });
 
   std::optional<DocumentResult> result;
   bool interrupted = false;
   while (!interrupted) {
     std::optional<Job> job;
+    world.enter_stage("between documents");
     agree(world, [&] {
       if (coordinates && result) coordinator->commit(std::move(*result));
       if (coordinates) job = coordinator->next();
@@ -199,6 +201,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
   }
 
   auto exit_code = ExitCode::success;
+  world.enter_stage("writing the results");
   agree(world, [&] {
     if (coordinates) exit_code = interrupted ? coordinator->stop() : coordinator->finish();
   });

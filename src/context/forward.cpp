@@ -1,5 +1,7 @@
 #include "context/forward.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -168,7 +170,11 @@ void Forward::decode(std::int32_t token) {
 }
 
 void Forward::run_layers(bool with_context) {
+  if (!with_context) setup_.communicator.enter_stage("decoding");
   for (int layer = 0; layer < model_.config.layers; ++layer) {
+    if (with_context) {
+      setup_.communicator.enter_stage(fmt::format("prefill, layer {} of {}", layer + 1, model_.config.layers));
+    }
     project_query(layer);
     if (with_context) {
       if (!last_layer(layer)) compressor_->begin_layer(current_query_.query);

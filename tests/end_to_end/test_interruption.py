@@ -3,6 +3,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 import unittest
 
@@ -122,6 +123,26 @@ class InterruptionTest(ProgramTest):
         after = committed(self.output)
         self.assertLessEqual(before.items(), after.items())
         return after
+
+    def test_a_rank_that_stops_answering(self):
+        source = self.documents(1, 150_000)
+        for stopped in (0, 2):
+            self.output = self.folder / f"{self.id()}-{stopped}.h5"
+            run = self.start(source, "--timeout", 4, ranks=3)
+            self.assertTrue(run.wait_until(lambda: "ranks 0-2" in run.log.read_text()))
+            ranks = run.ranks()
+            os.kill(ranks[stopped], signal.SIGSTOP)
+            self.assertEqual(run.wait(60), 4, run.log.read_text())
+            self.assertEqual(len(run.lines()), 1, run.log.read_text())
+            self.assertRegex(run.lines()[0], rf"apb: rank {stopped} on {socket.gethostname()} has not answered for 4 s "
+                                             r"\((prefill, layer \d of 3|loading the model|between documents)\)")
+            self.assertFalse(any(is_running(pid) for pid in ranks))
+
+    def test_a_timeout_leaves_a_run_alone(self):
+        source = self.documents(5, 3000)
+        process = apb(*self.arguments(source, "--timeout", 60), ranks=3)
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertEqual(rows_of(self.output).keys(), {f"d{i}" for i in range(5)})
 
     def test_two_runs_on_one_output(self):
         source = self.documents(20, 10_000)

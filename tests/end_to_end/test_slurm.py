@@ -81,7 +81,7 @@ class SlurmTest(ProgramTest):
         log = self.log(job)
         self.assertIn("JobState=COMPLETED", text_of("scontrol", "-o", "show", "job", job), log)
         self.assertGreaterEqual(log.count(", start "), least_starts, log)
-        self.assertEqual(log.count("exit code 75"), log.count(", start ") - 1, log)
+        self.assertEqual(log.count("apb ended with exit code 75"), log.count(", start ") - 1, log)
         self.assertEqual(list(rows_of(output)), [f"d{i}" for i in range(count)])
         self.assertFalse(pathlib.Path(f"{output}.parts").exists())
         answered = [line for line in log.splitlines() if " tokens in " in line]
