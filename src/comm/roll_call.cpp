@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <iostream>
@@ -15,7 +16,9 @@ namespace {
 
 constexpr auto listen_interval = std::chrono::milliseconds(10);
 constexpr auto answer_time = std::chrono::seconds(2);  // for waiting ranks to announce themselves
-constexpr int here = 1;                                // the message's tag: it is empty otherwise
+// A rank that was stopped itself and goes on has not waited meanwhile.
+constexpr auto longest_step = std::chrono::milliseconds(100);
+constexpr int here = 1;  // the message's tag: it is empty otherwise
 
 std::vector<std::string> all_hosts(MPI_Comm comm, int size) {
   std::array<char, MPI_MAX_PROCESSOR_NAME + 1> own{};
@@ -49,20 +52,23 @@ void RollCall::wait(MPI_Request* request, const std::string& stage) {
     return;
   }
   announced_ = false;
-  const auto limit =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(limit_seconds_));
-  auto next_listening = Clock::now() + listen_interval;
+  const std::chrono::duration<double> limit(limit_seconds_);
+  Clock::duration waited{0};
+  Clock::duration next_listening = listen_interval;
+  auto last = Clock::now();
   while (true) {
     int done = 0;
     check_mpi(MPI_Test(request, &done, MPI_STATUS_IGNORE), "MPI_Test");
     if (done != 0) return;
     const auto now = Clock::now();
-    if (now > limit) announce();
-    if (now > limit + answer_time && is_lowest_present()) name_missing(stage);
-    if (now > limit + 4 * answer_time) name_missing(stage);  // the lowest has not done it
-    if (now > next_listening) {
+    waited += std::min<Clock::duration>(now - last, longest_step);
+    last = now;
+    if (waited > limit) announce();
+    if (waited > limit + answer_time && is_lowest_present()) name_missing(stage);
+    if (waited > limit + 4 * answer_time) name_missing(stage);  // the lowest has not done it
+    if (waited > next_listening) {
       listen();
-      next_listening = now + listen_interval;
+      next_listening = waited + listen_interval;
     }
     sched_yield();
   }
@@ -106,9 +112,8 @@ void RollCall::name_missing(const std::string& stage) const {
     if (!present_[other]) missing += fmt::format("{}rank {} on {}", missing.empty() ? "" : ", ", other, hosts_[other]);
   }
   if (missing.empty()) missing = "every rank is there, but the network";
-  std::cerr << fmt::format(
-                   "apb: {} has not answered for {:g} s ({}); go on with --resume, or with a longer --timeout\n",
-                   missing, limit_seconds_, stage)
+  std::cerr << fmt::format("apb: {} did not answer for {:g} s ({}); go on with --resume, or with a longer --timeout\n",
+                           missing, limit_seconds_, stage)
             << std::flush;
   abort_all_ranks(static_cast<int>(ExitCode::rank_missing));
 }

@@ -134,7 +134,7 @@ class InterruptionTest(ProgramTest):
             os.kill(ranks[stopped], signal.SIGSTOP)
             self.assertEqual(run.wait(60), 4, run.log.read_text())
             self.assertEqual(len(run.lines()), 1, run.log.read_text())
-            self.assertRegex(run.lines()[0], rf"apb: rank {stopped} on {socket.gethostname()} has not answered for 4 s "
+            self.assertRegex(run.lines()[0], rf"apb: rank {stopped} on {socket.gethostname()} did not answer for 4 s "
                                              r"\((prefill, layer \d of 3|loading the model|between documents)\)")
             self.assertFalse(any(is_running(pid) for pid in ranks))
 
