@@ -144,6 +144,18 @@ class InterruptionTest(ProgramTest):
         self.assertEqual(process.returncode, 0, process.stderr)
         self.assertEqual(rows_of(self.output).keys(), {f"d{i}" for i in range(5)})
 
+    def test_only_what_can_change_the_answer_has_it_computed_again(self):
+        source = self.documents(1, 500)
+        row = None  # with the seconds that it took
+        for options, again in (([], True), (["--device", "cpu"], False), (["--threads", 2], False),
+                               (["--seed", 7], False), (["--passing-length", 9], True), (["--blocks", 2], True),
+                               (["--compressor", "random"], True), (["--compressor", "random", "--seed", 7], True),
+                               (["--method", "full"], True), (["--method", "full", "--blocks", 4], False)):
+            process = apb(*self.arguments(source, "--resume", *options))
+            self.assertEqual(process.returncode, 0, process.stderr)
+            before, row = row, rows_of(self.output)["d0"]
+            self.assertEqual(row != before, again, options)
+
     def test_two_runs_on_one_output(self):
         source = self.documents(20, 10_000)
         run = self.start(source)
