@@ -15,6 +15,7 @@ enum class ExitCode : int {
   some_documents_failed = 1,
   wrong_usage = 2,
   unusable_input = 3,  // model, input or output cannot be used
+  rank_missing = 4,    // a rank has not answered within --timeout; resumable
   stopped_early = 75,  // by a signal; resumable
 };
 

@@ -49,6 +49,6 @@ int main(int argc, char** argv) {
   const apb::CommandLine line = apb::parse_command_line(argc, argv);
   if (line.command == apb::Command::report) return report_to_user(line.report);
   const apb::MpiSession session(&argc, &argv);
-  apb::MpiCommunicator world(MPI_COMM_WORLD);
+  apb::MpiCommunicator world(MPI_COMM_WORLD, line.run.timeout);
   return run_on_all_ranks(line, command_line, world);
 }

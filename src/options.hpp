@@ -18,9 +18,10 @@ enum class CompressorKind { retaining_heads, query_similarity, random, recent };
 /// How a document is cut, compressed and attended to (docs/method.md). Unset values are chosen from the lengths.
 struct MethodOptions {
   Method method = Method::apb;
-  std::optional<int> blocks;          // B, a multiple of the ranks; default 2 per rank
-  std::optional<int> anchor_length;   // a in tokens, question included; 0: no anchor
-  std::optional<int> passing_length;  // p in tokens per block and KV head; 0: nothing is passed
+  std::optional<int> blocks;            // B, a multiple of the ranks; default 2 per rank
+  std::optional<int> automatic_blocks;  // what an automatic choice begins at; a resumed run keeps that of its output
+  std::optional<int> anchor_length;     // a in tokens, question included; 0: no anchor
+  std::optional<int> passing_length;    // p in tokens per block and KV head; 0: nothing is passed
   std::optional<int> query_insert;  // context tokens before the question in the anchor; default: the template's prefix
   bool anchor_query = true;         // the anchor holds the question
   AnchorPlacement anchor_placement = AnchorPlacement::sharded;
@@ -43,6 +44,7 @@ struct RunOptions {
   std::string prompt_template = "auto";   // auto, none, llama2, llama3, chatml
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
+  double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing
   bool overwrite = false;                 // replace an output
 };

@@ -3,7 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source jobs/dependencies.sh
-APB_DEBIAN_PACKAGES+=(clang-format)  # for the test style/format
+APB_DEBIAN_PACKAGES+=(clang-format) # for the test style/format
+if ((EUID == 0)); then
+  APB_DEBIAN_PACKAGES+=(slurm-wlm munge) # a private Slurm, for end_to_end/test_slurm.py; skipped without
+fi
 install_dependencies
 cmake --preset release -DPython3_EXECUTABLE="$APB_PYTHON" --log-level=WARNING
 cmake --build --preset release

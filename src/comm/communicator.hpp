@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device/device.hpp"
@@ -40,6 +41,13 @@ class Communicator {
   /// Equal shares of host memory from all ranks to rank 0, in rank order; empty on the others.
   virtual std::vector<std::byte> gather(std::span<const std::byte> own) = 0;
   virtual int max(int value) = 0;
+
+  /// For people: what the ranks do from now on. Named when one of them stops answering.
+  void enter_stage(std::string stage) { stage_ = std::move(stage); }
+  const std::string& stage() const { return stage_; }
+
+ private:
+  std::string stage_ = "start";
 };
 
 /// The process alone: no MPI.

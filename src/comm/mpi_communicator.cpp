@@ -20,16 +20,17 @@ int mpi_count(std::size_t count) {
 
 class MpiTransfer : public Transfer {
  public:
+  explicit MpiTransfer(MpiCommunicator& communicator) : communicator_(communicator) {}
   ~MpiTransfer() override {
     if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);  // NOLINT(*mpi.MPI-Checker)
   }
   void finish() override {
-    // NOLINTNEXTLINE(*mpi.MPI-Checker): the request is started by whoever made this transfer
-    if (request_ != MPI_REQUEST_NULL) check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), "MPI_Wait");
+    if (request_ != MPI_REQUEST_NULL) communicator_.wait(&request_);
   }
   MPI_Request* request() { return &request_; }
 
  private:
+  MpiCommunicator& communicator_;
   MPI_Request request_ = MPI_REQUEST_NULL;
 };
 
@@ -58,7 +59,7 @@ MpiSession::~MpiSession() {
   if (std::uncaught_exceptions() == 0) MPI_Finalize();
 }
 
-MpiCommunicator::MpiCommunicator(MPI_Comm parent) {
+MpiCommunicator::MpiCommunicator(MPI_Comm parent, double limit_seconds) : roll_call_(parent, limit_seconds) {
   check_mpi(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup");
   check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
@@ -74,7 +75,7 @@ std::shared_ptr<Transfer> MpiCommunicator::start_all_gather(Device& device, View
     throw std::invalid_argument("all-gather wants one contiguous row of 4-byte elements a rank");
   }
   device.synchronize();  // the own part must be in memory
-  auto transfer = std::make_shared<MpiTransfer>();
+  auto transfer = std::make_shared<MpiTransfer>(*this);
   check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data,
                            mpi_count(static_cast<std::size_t>(parts.columns)), MPI_INT32_T, comm_, transfer->request()),
             "MPI_Iallgather");
@@ -82,18 +83,24 @@ std::shared_ptr<Transfer> MpiCommunicator::start_all_gather(Device& device, View
 }
 
 void MpiCommunicator::broadcast(std::span<std::byte> data, int root) {
-  check_mpi(MPI_Bcast(data.data(), mpi_count(data.size()), MPI_BYTE, root, comm_), "MPI_Bcast");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibcast(data.data(), mpi_count(data.size()), MPI_BYTE, root, comm_, &request), "MPI_Ibcast");
+  wait(&request);
 }
 
 std::vector<std::byte> MpiCommunicator::gather(std::span<const std::byte> own) {
   std::vector<std::byte> all(rank_ == 0 ? own.size() * static_cast<std::size_t>(size_) : 0);
   const int count = mpi_count(own.size());
-  check_mpi(MPI_Gather(own.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, 0, comm_), "MPI_Gather");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Igather(own.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, 0, comm_, &request), "MPI_Igather");
+  wait(&request);
   return all;
 }
 
 int MpiCommunicator::max(int value) {
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
+  wait(&request);
   return value;
 }
 

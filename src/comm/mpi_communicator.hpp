@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "comm/communicator.hpp"
+#include "comm/roll_call.hpp"
 
 namespace apb {
 
@@ -27,8 +28,9 @@ void check_mpi(int code, const char* call);
 
 class MpiCommunicator : public Communicator {
  public:
-  /// Takes a duplicate of `parent`.
-  explicit MpiCommunicator(MPI_Comm parent);
+  /// Takes a duplicate of `parent`. When a rank waits for others longer than the limit, the run is ended with a line
+  /// that names them; 0: no limit.
+  explicit MpiCommunicator(MPI_Comm parent, double limit_seconds = 0);
   ~MpiCommunicator() override;
 
   int rank() const override { return rank_; }
@@ -38,7 +40,11 @@ class MpiCommunicator : public Communicator {
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override;
 
+  /// Returns when the request is done.
+  void wait(MPI_Request* request) { roll_call_.wait(request, stage()); }
+
  private:
+  RollCall roll_call_;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;

@@ -97,6 +97,8 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
                   "prompt template; auto: the one that the tokenizer has the control tokens of");
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
+  app.add_option("--timeout", run.timeout, "end the run when ranks wait longer than this for one, in seconds [never]")
+      ->check(CLI::PositiveNumber);
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
   app.add_flag("--overwrite", run.overwrite, "replace an output that exists")->excludes(resume);
 }
@@ -166,6 +168,7 @@ std::string options_as_json(const RunOptions& options) {
                                        {"document", options.document.string()},
                                        {"method", name_of(method.method)},
                                        {"blocks", or_auto(method.blocks)},
+                                       {"automatic_blocks", or_auto(method.automatic_blocks)},
                                        {"anchor_length", or_auto(method.anchor_length)},
                                        {"passing_length", or_auto(method.passing_length)},
                                        {"query_insert", or_auto(method.query_insert)},
@@ -182,6 +185,13 @@ std::string options_as_json(const RunOptions& options) {
                                        {"save_logits", options.save_logits},
                                        {"save_selection", options.save_selection}};
   return json.dump();
+}
+
+std::optional<int> automatic_blocks_in(const std::string& options) {
+  const auto json = nlohmann::json::parse(options, nullptr, false);
+  const auto found = json.is_object() ? json.find("automatic_blocks") : json.end();
+  if (found == json.end() || !found->is_number_integer() || found->get<int>() < 1) return std::nullopt;
+  return found->get<int>();
 }
 
 }  // namespace apb

@@ -1,6 +1,7 @@
 // The program's command line: the one place where options are bound to their names.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "commands/report.hpp"
@@ -28,5 +29,7 @@ std::string name_of(CompressorKind value);
 
 /// All options of a run as a JSON object, for the results file.
 std::string options_as_json(const RunOptions& options);
+/// MethodOptions::automatic_blocks in such an object; nothing when it was not set.
+std::optional<int> automatic_blocks_in(const std::string& options);
 
 }  // namespace apb

@@ -47,6 +47,20 @@ void check_vocabulary(const std::vector<std::int32_t>& tokens, const char* field
   if (bad != tokens.end()) fail("{}: token {} is outside the model's vocabulary of {}", field, *bad, vocabulary);
 }
 
+/// The options with everything left out that does not change an answer. Where the model and the document lie does not:
+/// their contents count.
+RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
+  RunOptions kept = options;
+  for (auto* path : {&kept.model, &kept.input, &kept.output, &kept.document, &kept.retaining_heads}) path->clear();
+  kept.device = {};
+  kept.threads = {};
+  kept.save_logits = kept.save_selection = false;
+  if (kept.method.method == Method::full) kept.method = {.method = Method::full};  // exact in any blocks
+  if (kept.method.compressor != CompressorKind::random) kept.method.seed = 0;
+  kept.max_new_tokens = max_new_tokens;
+  return kept;
+}
+
 OpenMode open_mode(const RunOptions& options) {
   if (options.resume) return OpenMode::resume;
   return options.overwrite ? OpenMode::overwrite : OpenMode::refuse_existing;
@@ -76,14 +90,8 @@ Document Coordinator::read_document(int index) const { return file_ ? file_->rea
 
 /// A question's key covers all questions of its document, since the first one shapes what the others see.
 std::string Coordinator::key_of(const Document& document, int question) const {
-  RunOptions asked = options_;
-  asked.input.clear();
-  asked.document.clear();
-  asked.model.clear();  // its contents count, not its place
-  asked.retaining_heads.clear();
-  asked.threads = 0;
-  asked.max_new_tokens = document.max_new_tokens.value_or(options_.max_new_tokens);
-  const std::string options = options_as_json(asked);
+  const int max_new_tokens = document.max_new_tokens.value_or(options_.max_new_tokens);
+  const std::string options = options_as_json(options_for_answer(options_, max_new_tokens));
   const std::string number = std::to_string(question);
   std::vector<std::string_view> pieces = {options, model_fingerprint_, document.id,
                                           number,  document.context,   bytes_of(document.context_tokens)};
@@ -227,6 +235,16 @@ ExitCode Coordinator::finish() {
     std::cerr << fmt::format("{} documents, {} failed; results in {}\n", done_, failed_, options_.output.string());
   }
   return failed_ == 0 ? ExitCode::success : ExitCode::some_documents_failed;
+}
+
+ExitCode Coordinator::stop() {
+  progress_.finish();
+  if (writer_) writer_->flush();
+  const std::string advice =
+      writer_ ? fmt::format("; {} holds the others, go on with --resume", writer_->folder().string()) : "";
+  std::cerr << fmt::format("apb: stopped by a signal: {} of {} documents are left{}\n", document_count() - done_,
+                           document_count(), advice);
+  return ExitCode::stopped_early;
 }
 
 }  // namespace apb

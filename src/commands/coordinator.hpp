@@ -48,6 +48,9 @@ class Coordinator {
   /// Merges the parts; prints what the run came to. The exit code tells whether documents failed.
   ExitCode finish();
 
+  /// Instead of finish(): writes what is done as a part and says how to go on. The document under way is left out.
+  ExitCode stop();
+
  private:
   Document read_document(int index) const;
   /// Rows with id, key and metadata of the document's questions; one if it has none that can be read.

@@ -13,10 +13,12 @@
 #include "commands/job.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
+#include "commands/stop_signal.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
 #include "context/partition.hpp"
 #include "model/model.hpp"
+#include "output/parts.hpp"
 
 namespace apb {
 namespace {
@@ -51,6 +53,38 @@ void check_blocks(const MethodOptions& method, int ranks) {
   if (method.blocks && *method.blocks % ranks != 0) {
     fail_usage("--blocks {} is no multiple of the {} ranks: use a multiple, or other ranks", *method.blocks, ranks);
   }
+}
+
+std::string divisors_of(int number) {
+  std::vector<int> divisors;
+  for (int divisor = 1; divisor <= number; ++divisor) {
+    if (number % divisor == 0) divisors.push_back(divisor);
+  }
+  return fmt::format("{}", fmt::join(divisors, ", "));
+}
+
+/// Two blocks per rank, but a resumed run keeps those of the ranks that its output began with: answers depend on them.
+int choose_automatic_blocks(const RunOptions& options, int ranks) {
+  const auto earlier = options.resume && !options.output.empty() ? find_run(options.output) : std::nullopt;
+  const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt).value_or(2 * ranks);
+  if (blocks % ranks != 0) {
+    fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks: resume it on {} ranks",
+               options.output.string(), blocks, ranks, divisors_of(blocks));
+  }
+  return blocks;
+}
+
+/// What all ranks do, with what was left to choose before the first document filled in.
+RunOptions complete(RunOptions options, Communicator& world) {
+  int blocks = 0;
+  agree(world, [&] {
+    check_blocks(options.method, world.size());
+    const bool chooses = options.method.method == Method::apb && !options.method.blocks;
+    if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, world.size());
+  });
+  world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
+  if (blocks > 0) options.method.automatic_blocks = blocks;
+  return options;
 }
 
 Model load(const RunOptions& options, const ModelConfig& config, Device& device, bool with_head) {
@@ -96,7 +130,8 @@ SelectionRecord gather_selection(Communicator& world, Forward& forward, const Pa
   return record;
 }
 
-/// A document's way through the ranks. What fails it fails it on all of them.
+/// A document's way through the ranks. What fails it fails it on all of them; when one is told to stop, all throw
+/// Interrupted.
 DocumentResult answer(const RunOptions& options, const Job& job, Device& device, const Model& model,
                       Communicator& world, const std::vector<std::string>& hosts) {
   DocumentResult result;
@@ -111,7 +146,8 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
                                                          .partition = *result.partition,
                                                          .options = options.method,
                                                          .document = job.document,
-                                                         .keep_selection = options.save_selection});
+                                                         .keep_selection = options.save_selection,
+                                                         .stop_requested = stop_requested});
     });
   } catch (const Error& error) {
     result.error = error.what();
@@ -132,14 +168,15 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
 
 }  // namespace
 
-ExitCode run(const RunOptions& options, const std::string& command_line, Communicator& world) {
+ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& world) {
+  remember_stop_signals();
   const bool coordinates = world.rank() == 0;
+  const RunOptions options = complete(asked, world);
   const auto device = make_device(options, world);
   const RunInfo info = describe_run(options, command_line, *device, world);
   ModelConfig config;
   std::unique_ptr<Coordinator> coordinator;
   agree(world, [&] {
-    check_blocks(options.method, world.size());
     config = load_config(options.model);
     if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
   });
@@ -148,23 +185,31 @@ ExitCode run(const RunOptions& options, const std::string& command_line, Communi
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
   Model model;
+  world.enter_stage("loading the model");
   agree(world, [&] { model = load(options, config, *device, coordinates); });
 
   std::optional<DocumentResult> result;
-  while (true) {
+  bool interrupted = false;
+  while (!interrupted) {
     std::optional<Job> job;
+    world.enter_stage("between documents");
     agree(world, [&] {
       if (coordinates && result) coordinator->commit(std::move(*result));
       if (coordinates) job = coordinator->next();
     });
     job = share_job(world, std::move(job));
     if (!job) break;
-    result = answer(options, *job, *device, model, world, info.hosts);
+    try {
+      result = answer(options, *job, *device, model, world, info.hosts);
+    } catch (const Interrupted&) {
+      interrupted = true;
+    }
   }
 
   auto exit_code = ExitCode::success;
+  world.enter_stage("writing the results");
   agree(world, [&] {
-    if (coordinates) exit_code = coordinator->finish();
+    if (coordinates) exit_code = interrupted ? coordinator->stop() : coordinator->finish();
   });
   world.broadcast(std::as_writable_bytes(std::span(&exit_code, 1)), 0);
   return exit_code;

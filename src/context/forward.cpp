@@ -1,5 +1,7 @@
 #include "context/forward.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -29,7 +31,7 @@ Forward::Forward(const Setup& setup)
   rotary_ = device_.allocate(bytes_for(DataType::f32, positions, shape_.head_dim));
   const View rotary = rotary_.view(DataType::f32, positions, shape_.head_dim);
   device_.upload(host_view(angles.data(), positions, shape_.head_dim), rotary);
-  runner_.emplace(device_, model_, rotary);
+  runner_.emplace(device_, model_, rotary, setup.stop_requested);
 
   reserve_rows();
   std::vector<int> capacities;
@@ -181,7 +183,11 @@ void Forward::decode(std::int32_t token) {
 }
 
 void Forward::run_layers(bool with_context) {
+  if (!with_context) setup_.communicator.enter_stage("decoding");
   for (int layer = 0; layer < model_.config.layers; ++layer) {
+    if (with_context) {
+      setup_.communicator.enter_stage(fmt::format("prefill, layer {} of {}", layer + 1, model_.config.layers));
+    }
     project_query(layer);
     if (with_context) {
       if (!last_layer(layer)) compressor_->begin_layer(current_query_.query);
@@ -199,7 +205,16 @@ void Forward::run_layers(bool with_context) {
       for (int own = 0; own < own_blocks(); ++own) attend_block(layer, own);
     }
     attend_query(layer);
+    if (with_context || last_layer(layer)) leave_if_interrupted();
   }
+}
+
+/// A rank that has been told to stop computes no more, but takes part in every exchange up to here, where all ranks
+/// learn of it and leave together.
+void Forward::leave_if_interrupted() {
+  if (setup_.communicator.max(setup_.stop_requested() ? 1 : 0) == 0) return;
+  device_.synchronize();  // what is still enqueued reads our memory
+  throw Interrupted();
 }
 
 void Forward::project_query(int layer) {
@@ -219,7 +234,7 @@ void Forward::project_block(int layer, int own) {
 }
 
 void Forward::compress_block(int layer, int own) {
-  if (last_layer(layer) || block(own).passing == 0) return;
+  if (last_layer(layer) || block(own).passing == 0 || setup_.stop_requested()) return;
   device_.mark(Phase::compression);
   if (selects(layer, own)) {
     const int excluded = block(own).begin == 0 ? partition_.anchor_context_tokens() : 0;

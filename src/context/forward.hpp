@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,6 +20,9 @@
 
 namespace apb {
 
+/// A document was abandoned because a rank was told to stop. Thrown on all ranks alike.
+struct Interrupted {};
+
 class Forward {
  public:
   struct Setup {
@@ -29,19 +33,22 @@ class Forward {
     const MethodOptions& options;
     std::uint64_t document = 0;   // tells documents apart for the random compressor
     bool keep_selection = false;  // of every layer, for selection()
+    /// Whether this rank has been told to stop; once true it stays true. Host only, asked often.
+    std::function<bool()> stop_requested = [] { return false; };
   };
 
   /// Takes all memory that the document needs; throws Error when there is not enough.
   explicit Forward(const Setup& setup);
 
   /// All layers over anchor, blocks and query rows. `context` and `query` are the whole document's tokens.
+  /// Throws Interrupted at the end of the layer in which a rank was told to stop.
   void prefill(std::span<const std::int32_t> context, std::span<const std::int32_t> query);
 
   /// All layers over another question about the prefilled context; what was asked and generated before is forgotten.
-  /// Call it after Device::synchronize.
+  /// Call it after Device::synchronize. Throws Interrupted as prefill does.
   void ask(std::span<const std::int32_t> query);
 
-  /// All layers over one generated token.
+  /// All layers over one generated token; throws Interrupted as prefill does.
   void decode(std::int32_t token);
 
   /// Logits f32 [1, vocabulary] of what follows the last row; on the rank that has the model's head.
@@ -78,6 +85,7 @@ class Forward {
   void attend_anchor(int layer);
   void attend_block(int layer, int own);
   void attend_query(int layer);
+  void leave_if_interrupted();
 
   const Block& block(int own) const {
     return partition_.blocks[static_cast<std::size_t>(blocks_[static_cast<std::size_t>(own)].number)];

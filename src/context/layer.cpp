@@ -1,11 +1,17 @@
 #include "context/layer.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace apb {
 
-LayerRunner::LayerRunner(Device& device, const Model& model, ConstView rotary)
-    : device_(device), model_(model), shape_(model.config.head_shape()), rotary_(rotary), chunk_(device.row_chunk()) {
+LayerRunner::LayerRunner(Device& device, const Model& model, ConstView rotary, std::function<bool()> stop_requested)
+    : device_(device),
+      model_(model),
+      shape_(model.config.head_shape()),
+      rotary_(rotary),
+      stop_requested_(std::move(stop_requested)),
+      chunk_(device.row_chunk()) {
   const auto room = [&](int columns) {
     return device.allocate(static_cast<std::size_t>(chunk_ * columns) * size_of(device.compute_type()));
   };
@@ -30,7 +36,7 @@ HeadNorms LayerRunner::head_norms(const LayerWeights& weights) const {
 void LayerRunner::project(int layer, const Rows& rows, Slot slot, int first_token, bool keep_query,
                           const ChunkVisitor& visit) {
   const LayerWeights& weights = model_.layers.at(static_cast<std::size_t>(layer));
-  for (std::int64_t first = 0; first < rows.count(); first += chunk_) {
+  for (std::int64_t first = 0; first < rows.count() && !stop_requested_(); first += chunk_) {
     const std::int64_t count = std::min(chunk_, rows.count() - first);
     const View normed = scratch(normed_, count, model_.config.hidden);
     const View qkv = scratch(qkv_, count, shape_.qkv_columns());
@@ -47,7 +53,7 @@ void LayerRunner::project(int layer, const Rows& rows, Slot slot, int first_toke
 
 void LayerRunner::attend_and_feed_forward(int layer, const Rows& rows, AttentionArguments seen) {
   const std::int64_t before = seen.causal_before;
-  for (std::int64_t first = 0; first < rows.count(); first += chunk_) {
+  for (std::int64_t first = 0; first < rows.count() && !stop_requested_(); first += chunk_) {
     const std::int64_t count = std::min(chunk_, rows.count() - first);
     const View attended = scratch(attended_, count, shape_.query_columns());
     device_.mark(Phase::attention);

@@ -20,7 +20,8 @@ struct Rows {
 class LayerRunner {
  public:
   /// `rotary` f32 [positions, head_dim] on the device (model/rope.hpp).
-  LayerRunner(Device& device, const Model& model, ConstView rotary);
+  /// Once `stop_requested` says so, chunks of rows are left out: what is computed then will not be used.
+  LayerRunner(Device& device, const Model& model, ConstView rotary, std::function<bool()> stop_requested);
 
   /// Called with each chunk's first row and its (Q, K, V) before RoPE.
   using ChunkVisitor = std::function<void(std::int64_t first_row, ConstView qkv)>;
@@ -45,6 +46,7 @@ class LayerRunner {
   const Model& model_;
   HeadShape shape_;
   ConstView rotary_;
+  std::function<bool()> stop_requested_;
   std::int64_t chunk_;
   Buffer normed_;     // [chunk, hidden]
   Buffer qkv_;        // [chunk, (heads + 2 kv_heads) head_dim]

@@ -62,13 +62,14 @@ std::string misfit(const DocumentLengths& lengths, const MethodOptions& options,
   return {};
 }
 
-/// The number of blocks: the user's, or the largest of 2R, R, R/2, ... that fits. One block has no anchor, so an anchor
-/// that the user asked for wants two.
+/// The number of blocks: the user's, or the largest of 2R (automatic_blocks), R, R/2, ... that fits. One block has no
+/// anchor, so an anchor that the user asked for wants two.
 int choose_blocks(const DocumentLengths& lengths, const MethodOptions& options, int ranks) {
   const bool full = options.method == Method::full;
   const bool wants_anchor = !full && (options.anchor_length.value_or(0) > 0 || options.query_insert);
   const int fewest = options.blocks.value_or(wants_anchor ? 2 : 1);
-  int blocks = options.blocks.value_or(full && ranks == 1 ? 1 : 2 * ranks);
+  const int automatic = full && ranks == 1 ? 1 : options.automatic_blocks.value_or(2 * ranks);
+  int blocks = options.blocks.value_or(automatic);
   while (blocks > fewest && !misfit(lengths, options, blocks).empty()) blocks = std::max(fewest, blocks / 2);
   const std::string why = misfit(lengths, options, blocks);
   if (!why.empty()) throw Error(why);

@@ -34,7 +34,8 @@ std::string environment(const char* name, const std::string& otherwise) {
   return value == nullptr || *value == '\0' ? otherwise : value;
 }
 
-/// Field 22 of /proc/PID/stat, counted after the command, which may hold spaces; - where there is no /proc.
+/// Field 22 of /proc/PID/stat, counted after the command, which may hold spaces; - where there is no /proc, and for a
+/// process that has ended and that nobody has waited for.
 std::string start_of(long pid) {
   std::ifstream file(fmt::format("/proc/{}/stat", pid));
   std::string line;
@@ -43,7 +44,9 @@ std::string start_of(long pid) {
   if (command_end == std::string::npos) return "-";
   std::istringstream fields(line.substr(command_end + 1));
   std::string field;
-  for (int number = 3; number <= 22; ++number) fields >> field;
+  fields >> field;
+  if (field == "Z") return "-";
+  for (int number = 4; number <= 22; ++number) fields >> field;
   return field;
 }
 

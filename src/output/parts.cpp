@@ -77,6 +77,14 @@ void order_rows(std::vector<ResultRow>& rows, const std::vector<std::string>& id
 
 }  // namespace
 
+std::optional<RunInfo> find_run(const fs::path& file) {
+  const fs::path folder = file.string() + ".parts";
+  if (fs::exists(file) && !fs::exists(overwriting_mark(folder))) return read_results(file, Arrays::skip).info;
+  const auto parts = parts_in(folder);
+  if (parts.empty()) return std::nullopt;
+  return read_part(parts.front().path, Arrays::skip).info;
+}
+
 ResultsWriter::ResultsWriter(OutputOptions options, RunInfo info)
     : options_(std::move(options)), info_(std::move(info)), folder_(options_.file.string() + ".parts") {
   if (options_.mode == OpenMode::refuse_existing) refuse_existing();

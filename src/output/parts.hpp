@@ -23,6 +23,10 @@ struct OutputOptions {
   std::chrono::milliseconds part_interval{2000};  // rows of quick documents share a part for this long
 };
 
+/// How the run was made that an output (FILE.h5, or else the first of its parts) began with; nothing when there is
+/// none.
+std::optional<RunInfo> find_run(const std::filesystem::path& file);
+
 /// Writes the output of one run. A row is safe once its part is renamed; rows not yet flushed are lost with the writer.
 /// Every error leaves what is on disk fit for a resumed run.
 class ResultsWriter {
@@ -39,6 +43,9 @@ class ResultsWriter {
 
   /// Writes a part if there are rows and the last part is `part_interval` old. Call it now and then in long work.
   void flush_if_due();
+
+  /// Where the parts are.
+  const std::filesystem::path& folder() const { return folder_; }
 
   /// Writes a part if there are rows.
   void flush();

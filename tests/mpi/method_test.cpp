@@ -206,6 +206,37 @@ TEST_P(MethodTest, ApbEqualsTheSimulationForEveryNumberOfBlocks) {
   }
 }
 
+TEST_P(MethodTest, ARankThatIsToldToStopTakesAllRanksAlong) {
+  const MethodOptions options{.blocks = 2 * world_.size()};
+  const auto context = random_tokens(211);
+  const auto query = random_tokens(7);
+  const Partition partition = partition_of({options, 211, 7, 3});
+  for (int answers = 0;; answers = 2 * answers + 1) {  // how often the rank says no: later and later in the document
+    int told = std::uniform_int_distribution(0, world_.size() - 1)(random_);
+    world_.broadcast(std::as_writable_bytes(std::span(&told, 1)), 0);
+    int asked = 0;
+    Forward forward({.device = device(),
+                     .communicator = world_,
+                     .model = model_,
+                     .partition = partition,
+                     .options = options,
+                     .stop_requested = [&] { return world_.rank() == told && ++asked > answers; }});
+    bool interrupted = false;
+    try {
+      generate(device(), world_, model_, forward, context, query, new_tokens, false);
+    } catch (const Interrupted&) {
+      interrupted = true;
+    }
+    EXPECT_EQ(world_.max(interrupted ? 1 : 0), interrupted ? 1 : 0);
+    EXPECT_EQ(world_.max(interrupted ? 0 : 1), interrupted ? 0 : 1);
+    if (!interrupted) {
+      EXPECT_GT(answers, tiny_.layers + new_tokens);
+      break;
+    }
+  }
+  check({.options = options, .context = 211, .query = 7, .prefix = 3});  // nothing of it is left behind
+}
+
 TEST_P(MethodTest, EveryAnchorAndPassingLength) {
   const int blocks = 2 * world_.size();
   const int context = 41 * blocks - 3;

@@ -123,6 +123,19 @@ TEST(Partition, ShortDocumentsGetFewerBlocks) {
   EXPECT_EQ(partition_of(1, 1, {}, 3).block_count(), 1);
 }
 
+TEST(Partition, AutomaticBlocksKeepTheCutOnOtherRanks) {
+  for (const std::int64_t context : {5, 11, 70, 333, 5000}) {
+    const auto expected = partition_of(context, 3, {}, 6, 2);
+    for (const int ranks : {1, 2, 3, 4, 6, 12}) {
+      const auto partition = partition_of(context, 3, {.automatic_blocks = 12}, ranks, 2);
+      ASSERT_EQ(partition.block_count(), expected.block_count()) << context << " tokens on " << ranks << " ranks";
+      EXPECT_EQ(partition.anchor_length, expected.anchor_length);
+      EXPECT_EQ(partition.passing_length, expected.passing_length);
+      EXPECT_EQ(partition.method, expected.method);
+    }
+  }
+}
+
 TEST(Partition, WhatTheUserGaveAndCannotFitIsNamed) {
   EXPECT_NE(failure_of(9, 1, {.blocks = 8, .anchor_length = 0}, 2).find("9 tokens cannot be cut into 8 blocks"),
             std::string::npos);

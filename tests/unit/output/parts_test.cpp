@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -332,6 +333,43 @@ TEST_F(Parts, ALockOfADeadProcessIsTakenOver) {
     { open(OpenMode::resume); }
     EXPECT_FALSE(fs::exists(parts_));
   }
+}
+
+TEST_F(Parts, ALockOfAProcessThatNobodyHasWaitedForIsTakenOver) {
+  std::array<int, 2> ready{};
+  ASSERT_EQ(pipe(ready.data()), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto* const writer = new ResultsWriter(open(OpenMode::resume));  // never destroyed: a crash
+    _exit(writer != nullptr && write(ready[1], "x", 1) == 1 ? 0 : 1);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  siginfo_t info{};
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);  // ended, but still there
+  EXPECT_TRUE(fs::exists(parts_ / "lock"));
+  { open(OpenMode::resume); }
+  EXPECT_FALSE(fs::exists(parts_));
+  waitpid(child, nullptr, 0);
+  for (const int end : ready) close(end);
+}
+
+TEST_F(Parts, TheRunThatAnOutputBeganWithIsFound) {
+  EXPECT_FALSE(find_run(file_));
+  auto info = make_info();
+  info.options = "of the file";
+  write_results(file_, info, {}, everything);
+  fs::create_directory(parts_);
+  for (const auto* number : {"000002", "000001"}) {
+    info.options = std::string("of part ") + number;
+    write_results(parts_ / ("part-" + std::string(number) + ".h5"), info, {}, everything);
+  }
+  EXPECT_EQ(find_run(file_)->options, "of the file");
+  std::ofstream(parts_ / "overwriting").flush();
+  EXPECT_EQ(find_run(file_)->options, "of part 000001");
+  fs::remove(parts_ / "overwriting");
+  fs::remove(file_);
+  EXPECT_EQ(find_run(file_)->options, "of part 000001");
 }
 
 TEST_F(Parts, AForeignLockFileIsLeftAlone) {
