@@ -49,6 +49,7 @@ APB_VECTORIZED void narrow(const F16* source, Bf16* destination, std::int64_t co
 void convert(const std::byte* source, DataType source_type, std::byte* destination, DataType destination_type,
              std::int64_t count) {
   using enum DataType;
+  if (count == 0) return;  // memcpy wants no null pointers, even then
   if (source_type == destination_type) {
     std::memcpy(destination, source, static_cast<std::size_t>(count) * size_of(source_type));
   } else if (source_type == bf16 && destination_type == f32) {

@@ -1,10 +1,10 @@
 #include "cpu/softmax.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "cpu/vectorize.hpp"
 
@@ -34,6 +34,16 @@ struct AnyX86 {
   using Halves = std::uint16_t __attribute__((vector_size(8)));
 };
 
+/// std::bit_cast that is inlined even without optimisation: a call would pass wide registers between functions that are
+/// compiled for different instruction sets.
+template <typename To, typename From>
+[[gnu::always_inline]] inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 template <typename Set>
@@ -52,11 +62,11 @@ template <typename Set>
 }
 template <typename Set>
 [[gnu::always_inline]] inline auto store(const typename Set::Floats& weights, Bf16* out) {
-  const auto bits = std::bit_cast<typename Set::Words>(weights);
+  const auto bits = bits_as<typename Set::Words>(weights);
   const auto rounded = bits + 0x7FFFU + ((bits >> 16U) & 1U);
   const auto upper = __builtin_convertvector(rounded >> 16U, typename Set::Halves);
   std::memcpy(static_cast<void*>(out), &upper, sizeof(upper));
-  return std::bit_cast<typename Set::Floats>(rounded & 0xFFFF0000U);
+  return bits_as<typename Set::Floats>(rounded & 0xFFFF0000U);
 }
 
 // Minimax polynomials of 2^x on [-1/2, 1/2].
@@ -83,7 +93,7 @@ template <typename Accuracy, typename Set>
   const Floats lowest = Floats{} - 127.0F;  // `power` below is 0 here
   const Floats clamped = x < lowest ? lowest : x;
   const Floats shifted = clamped + rounder;
-  const auto power = std::bit_cast<Floats>((std::bit_cast<Words>(shifted) << 23U) + 0x3F800000U);
+  const auto power = bits_as<Floats>((bits_as<Words>(shifted) << 23U) + 0x3F800000U);
   return Accuracy::polynomial(clamped - (shifted - rounder)) * power;
 }
 
