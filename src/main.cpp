@@ -44,7 +44,8 @@ int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_li
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit becomes an error of the write, and so a message
+  static_cast<void>(
+      std::signal(SIGXFSZ, SIG_IGN));  // a file size limit becomes an error of the write, and so a message
   const std::string command_line = fmt::format("{}", fmt::join(argv, argv + argc, " "));
   const apb::CommandLine line = apb::parse_command_line(argc, argv);
   if (line.command == apb::Command::report) return report_to_user(line.report);

@@ -22,7 +22,7 @@ class MpiTransfer : public Transfer {
  public:
   explicit MpiTransfer(MpiCommunicator& communicator) : communicator_(communicator) {}
   ~MpiTransfer() override {
-    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);  // NOLINT(*mpi.MPI-Checker)
+    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);
   }
   void finish() override {
     if (request_ != MPI_REQUEST_NULL) communicator_.wait(&request_);

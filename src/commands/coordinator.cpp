@@ -107,6 +107,7 @@ bool Coordinator::is_finished(const ResultRow& row) const {
 std::vector<ResultRow> Coordinator::begin_rows(const Document& document) const {
   const auto questions = std::max({std::size_t{1}, document.queries.size(), document.query_tokens.size()});
   std::vector<ResultRow> rows;
+  rows.reserve(questions);
   for (int question = 0; question < static_cast<int>(questions); ++question) {
     rows.push_back(
         {.id = question_id(document.id, question), .key = key_of(document, question), .metadata = document.metadata});

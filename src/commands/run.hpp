@@ -10,6 +10,6 @@
 namespace apb {
 
 /// Answers all documents over the ranks of `world`. Errors that concern the whole run are thrown on all ranks alike.
-ExitCode run(const RunOptions& options, const std::string& command_line, Communicator& world);
+ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& world);
 
 }  // namespace apb

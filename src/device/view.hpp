@@ -44,9 +44,7 @@ struct View {
   std::byte* row(std::int64_t index) const { return data + static_cast<std::size_t>(index * stride) * size_of(type); }
   /// Rows [first, first + count).
   View row_range(std::int64_t first, std::int64_t count) const;
-  operator ConstView() const {
-    return {data, type, space, rows, columns, stride};
-  }  // NOLINT(google-explicit-constructor)
+  operator ConstView() const { return {data, type, space, rows, columns, stride}; }
 };
 
 /// A contiguous view of host memory.
