@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "expect_error.hpp"
 #include "temporary_folder.hpp"
 
 namespace apb {
@@ -153,17 +154,6 @@ TEST(SplitRegex, looks_back_over_any_length) {
   std::vector<std::size_t> lengths;
   SplitRegex(R"(\s*[\r\n]+|\s+(?!\S)|\s+)").split(text, [&](std::string_view part) { lengths.push_back(part.size()); });
   EXPECT_EQ(lengths, (std::vector<std::size_t>{10'999'999, 1, 1}));
-}
-
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), ExitCode::unusable_input);
-    return error.what();
-  }
-  return "no error";
 }
 
 // The error of loading a file with this text; it must start with the file's path.

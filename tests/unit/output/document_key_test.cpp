@@ -10,8 +10,6 @@
 namespace apb {
 namespace {
 
-using testing_output::TemporaryFolder;
-
 std::string key_of(const std::vector<std::string_view>& pieces) { return document_key(pieces); }
 
 TEST(DocumentKey, ChangesWithEveryPieceAndWithWhereOneEnds) {
@@ -71,7 +69,7 @@ TEST(Fingerprint, ReadsAllOfSmallFiles) {
 TEST(Fingerprint, NamesAFileThatCannotBeRead) {
   const TemporaryFolder folder;
   const std::vector<std::filesystem::path> files = {folder / "missing"};
-  const auto message = testing_output::error_of([&] { fingerprint_files(files); });
+  const auto message = error_of([&] { fingerprint_files(files); });
   EXPECT_EQ(message, (folder / "missing").string() + ": cannot be read");
 }
 

@@ -1,4 +1,4 @@
-// Rows with made-up contents that keep all the rules of a results file, and a folder to write them in.
+// Rows with made-up contents that keep all the rules of a results file.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,32 +10,15 @@
 #include <string>
 #include <vector>
 
-#include "error.hpp"
+#include "expect_error.hpp"
 #include "output/results.hpp"
 #include "phases.hpp"
+#include "temporary_folder.hpp"
 
 namespace apb::testing_output {
 
 constexpr std::int64_t vocabulary = 11;
 constexpr std::size_t phases = phase_names.size();
-
-/// An empty folder, removed with all that is in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "apb-output-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");
-    path_ = name;
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline RunInfo make_info() {
   return {.version = "0.1.0",
@@ -139,19 +122,6 @@ inline std::vector<std::string> ids_of(const Results& results) {
   std::vector<std::string> ids;
   for (const auto& row : results.rows) ids.push_back(row.id);
   return ids;
-}
-
-/// The message of the Error that `action` throws; a failed expectation if it throws none.
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), ExitCode::unusable_input);
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return {};
 }
 
 }  // namespace apb::testing_output
