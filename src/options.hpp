@@ -2,16 +2,20 @@
 // CLI11.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "device/view.hpp"
 
 namespace apb {
 
-enum class Method { apb, full };
+enum class Method { apb, full, ring, ulysses, star };
+/// Names of the methods, in the order of the enumeration.
+inline constexpr std::array<std::string_view, 5> method_names = {"apb", "full", "ring", "ulysses", "star"};
 enum class AnchorPlacement { sharded, replicated };
 enum class CompressorKind { retaining_heads, query_similarity, random, recent };
 

@@ -51,6 +51,8 @@ class DeferredDevice : public Device {
                         std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) override;
+  void copy(ConstView source, View destination) override;
   void silu(View x) override;
   void silu_multiply(ConstView gate_up, View out) override;
 

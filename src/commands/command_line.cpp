@@ -12,7 +12,11 @@ template <typename Value>
 using Names = std::map<std::string, Value>;
 
 const Names<Method>& methods() {
-  static const Names<Method> names = {{"apb", Method::apb}, {"full", Method::full}};
+  static const Names<Method> names = [] {
+    Names<Method> all;
+    for (std::size_t i = 0; i < method_names.size(); ++i) all[std::string(method_names[i])] = static_cast<Method>(i);
+    return all;
+  }();
   return names;
 }
 
@@ -59,7 +63,10 @@ CLI::Option* add_text_choice(CLI::App& app, const std::string& name, std::string
 }
 
 void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off) {
-  add_choice(app, "--method", method.method, methods(), "apb: the method of the paper; full: exact attention");
+  add_choice(
+      app, "--method", method.method, methods(),
+      "apb: the method of the paper; star: the first block as anchor, nothing passed; exact: full (all-gather),\n"
+      "ring (K/V travel around the ranks), ulysses (each rank attends for some heads)");
   app.add_option("--blocks", method.blocks, "blocks that the context is cut into, a multiple of the ranks [2 per rank]")
       ->check(CLI::PositiveNumber);
   app.add_option("--anchor-length", method.anchor_length,

@@ -55,7 +55,11 @@ RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
   kept.device = {};
   kept.threads = {};
   kept.save_logits = kept.save_selection = false;
-  if (kept.method.method == Method::full) kept.method = {.method = Method::full};  // exact in any blocks
+  const Method method = kept.method.method;
+  if (method == Method::star) {
+    kept.method = {.method = method, .blocks = kept.method.blocks, .automatic_blocks = kept.method.automatic_blocks};
+  }
+  if (method != Method::apb && method != Method::star) kept.method = {.method = method};  // exact in any blocks
   if (kept.method.compressor != CompressorKind::random) kept.method.seed = 0;
   kept.max_new_tokens = max_new_tokens;
   return kept;

@@ -16,6 +16,7 @@
 #include "commands/stop_signal.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
+#include "context/methods/ulysses.hpp"
 #include "context/partition.hpp"
 #include "model/model.hpp"
 #include "output/parts.hpp"
@@ -63,10 +64,14 @@ std::string divisors_of(int number) {
   return fmt::format("{}", fmt::join(divisors, ", "));
 }
 
-/// Two blocks per rank, but a resumed run keeps those of the ranks that its output began with: answers depend on them.
+bool depends_on_blocks(Method method) { return method == Method::apb || method == Method::star; }
+
+/// Two blocks per rank (star: one), but a resumed run keeps those of the ranks that its output began with: answers
+/// depend on them.
 int choose_automatic_blocks(const RunOptions& options, int ranks) {
   const auto earlier = options.resume && !options.output.empty() ? find_run(options.output) : std::nullopt;
-  const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt).value_or(2 * ranks);
+  const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt)
+                         .value_or(options.method.method == Method::star ? ranks : 2 * ranks);
   if (blocks % ranks != 0) {
     fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks: resume it on {} ranks",
                options.output.string(), blocks, ranks, divisors_of(blocks));
@@ -79,7 +84,7 @@ RunOptions complete(RunOptions options, Communicator& world) {
   int blocks = 0;
   agree(world, [&] {
     check_blocks(options.method, world.size());
-    const bool chooses = options.method.method == Method::apb && !options.method.blocks;
+    const bool chooses = depends_on_blocks(options.method.method) && !options.method.blocks;
     if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, world.size());
   });
   world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
@@ -178,6 +183,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
   std::unique_ptr<Coordinator> coordinator;
   agree(world, [&] {
     config = load_config(options.model);
+    if (options.method.method == Method::ulysses) ulysses_share(config.head_shape(), world.size());
     if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
   });
   if (coordinates) {

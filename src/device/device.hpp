@@ -149,6 +149,10 @@ class Device {
   virtual void attention(const AttentionArguments& arguments) = 0;
   /// Merges partial outputs over disjoint keys by their log-sum-exp, in the order given; out [rows, heads * head_dim].
   virtual void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) = 0;
+  /// Merges one more partial output, over further keys, into `output` and `log_sum_exp`, in place.
+  virtual void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) = 0;
+  /// destination = source, of the same type and shape; they do not overlap.
+  virtual void copy(ConstView source, View destination) = 0;
   /// x = silu(x), in place.
   virtual void silu(View x) = 0;
   /// out [rows, columns] = silu(gate) * up of gate_up [rows, 2 columns] = (gate, up).
