@@ -19,6 +19,8 @@ inline constexpr std::array<std::string_view, 5> method_names = {"apb", "full", 
 enum class AnchorPlacement { sharded, replicated };
 enum class CompressorKind { retaining_heads, query_similarity, random, recent };
 
+enum class Overlap { automatic, on, off };
+
 /// How a document is cut, compressed and attended to (docs/method.md). Unset values are chosen from the lengths.
 struct MethodOptions {
   Method method = Method::apb;
@@ -48,6 +50,7 @@ struct RunOptions {
   std::string prompt_template = "auto";   // auto, none, llama2, llama3, chatml
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
+  Overlap overlap = Overlap::automatic;   // attend to own blocks during the exchange; auto: if ranks span hosts
   double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing
   bool overwrite = false;                 // replace an output

@@ -26,6 +26,11 @@ const Names<AnchorPlacement>& anchor_placements() {
   return names;
 }
 
+const Names<Overlap>& overlaps() {
+  static const Names<Overlap> names = {{"auto", Overlap::automatic}, {"on", Overlap::on}, {"off", Overlap::off}};
+  return names;
+}
+
 const Names<CompressorKind>& compressors() {
   static const Names<CompressorKind> names = {{"retaining-heads", CompressorKind::retaining_heads},
                                               {"query-similarity", CompressorKind::query_similarity},
@@ -100,6 +105,8 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
   app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
       ->check(CLI::PositiveNumber);
+  add_choice(app, "--overlap", run.overlap, overlaps(),
+             "attend to own blocks while ranks exchange; auto: where the ranks span hosts");
   add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama2", "llama3", "chatml"},
                   "prompt template; auto: the one that the tokenizer has the control tokens of");
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
@@ -188,6 +195,7 @@ std::string options_as_json(const RunOptions& options) {
                                        {"device", options.device},
                                        {"dtype", options.dtype},
                                        {"threads", options.threads},
+                                       {"overlap", name_in(overlaps(), options.overlap)},
                                        {"template", options.prompt_template},
                                        {"save_logits", options.save_logits},
                                        {"save_selection", options.save_selection}};

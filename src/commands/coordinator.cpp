@@ -54,6 +54,7 @@ RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
   for (auto* path : {&kept.model, &kept.input, &kept.output, &kept.document, &kept.retaining_heads}) path->clear();
   kept.device = {};
   kept.threads = {};
+  kept.overlap = {};
   kept.save_logits = kept.save_selection = false;
   const Method method = kept.method.method;
   if (method == Method::star) {

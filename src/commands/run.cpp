@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <functional>
 #include <iostream>
 #include <memory>
 
@@ -79,6 +80,14 @@ int choose_automatic_blocks(const RunOptions& options, int ranks) {
   return blocks;
 }
 
+/// The network inside one host is too fast to be worth hiding.
+bool spans_hosts(Communicator& world) {
+  auto hosts = gather_texts(world, host_name());
+  int differ = std::adjacent_find(hosts.begin(), hosts.end(), std::not_equal_to<>()) != hosts.end() ? 1 : 0;
+  world.broadcast(std::as_writable_bytes(std::span(&differ, 1)), 0);
+  return differ != 0;
+}
+
 /// What all ranks do, with what was left to choose before the first document filled in.
 RunOptions complete(RunOptions options, Communicator& world) {
   int blocks = 0;
@@ -89,6 +98,7 @@ RunOptions complete(RunOptions options, Communicator& world) {
   });
   world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
   if (blocks > 0) options.method.automatic_blocks = blocks;
+  if (options.overlap == Overlap::automatic) options.overlap = spans_hosts(world) ? Overlap::on : Overlap::off;
   return options;
 }
 
@@ -152,6 +162,7 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
                                                          .options = options.method,
                                                          .document = job.document,
                                                          .keep_selection = options.save_selection,
+                                                         .overlap = options.overlap == Overlap::on,
                                                          .stop_requested = stop_requested});
     });
   } catch (const Error& error) {

@@ -32,6 +32,7 @@ class Forward {
     const MethodOptions& options;
     std::uint64_t document = 0;   // tells documents apart for the random compressor
     bool keep_selection = false;  // of every layer, for selection()
+    bool overlap = false;         // attend to own blocks while the exchange is under way
     /// Whether this rank has been told to stop; once true it stays true. Host only, asked often.
     std::function<bool()> stop_requested = [] { return false; };
   };

@@ -4,6 +4,7 @@
 
 #include "context/block_rows.hpp"
 #include "context/methods/ulysses.hpp"
+#include "context/running_attention.hpp"
 #include "device/key_value_store.hpp"
 
 namespace apb {
@@ -89,9 +90,7 @@ void add_ring_method(Sum& sum, const Device& device, const ModelConfig& config, 
   const std::size_t layer = static_cast<std::size_t>(partition.blocks_per_rank()) *
                             slot_for(device, shape, partition.blocks.front().length());
   sum.add((static_cast<std::size_t>(config.layers) + (partition.ranks > 1 ? 2 : 0)) * layer);
-  const std::int64_t output_columns = shape.query_columns() + shape.heads;
-  sum.add(DataType::f32, count_rows(partition, rank).blocks, output_columns);
-  sum.add(DataType::f32, device.row_chunk(), output_columns);
+  sum.add(running_attention_bytes(shape, count_rows(partition, rank).blocks, device.row_chunk()));
 }
 
 void add_ulysses_method(Sum& sum, const Device& device, const ModelConfig& config, const Partition& partition) {
@@ -106,7 +105,7 @@ void add_ulysses_method(Sum& sum, const Device& device, const ModelConfig& confi
 }  // namespace
 
 std::size_t memory_needed(const Device& device, const Model& model, const Partition& partition,
-                          const MethodOptions& options, int rank, bool keep_selection) {
+                          const MethodOptions& options, int rank, bool keep_selection, bool overlap) {
   const ModelConfig& config = model.config;
   const HeadShape shape = config.head_shape();
   const DataType type = device.compute_type();
@@ -127,6 +126,9 @@ std::size_t memory_needed(const Device& device, const Model& model, const Partit
       break;
     default:
       add_passing_method(sum, device, model, partition, options, rank, keep_selection);
+      if (overlap && partition.has_exchange()) {
+        sum.add(running_attention_bytes(shape, count_rows(partition, rank).blocks, device.row_chunk()));
+      }
   }
   add_rows(sum, device, config, query);
   const bool keeps_query = partition.method != Method::ulysses && partition.last_rank() == rank;

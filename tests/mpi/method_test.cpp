@@ -31,6 +31,7 @@ struct Case {
   int query = 0;
   int prefix = 0;
   int further = 0;  // tokens of a further question
+  bool overlap = false;
 };
 
 /// What the ranks made of a case; logits and tokens on rank 0, selection of this rank's blocks.
@@ -97,7 +98,8 @@ class MethodFixture : public testing::Test {
                      .partition = outcome.partition,
                      .options = one.options,
                      .document = document_hash,
-                     .keep_selection = true});
+                     .keep_selection = true,
+                     .overlap = one.overlap});
     outcome.answer = generate(device(), world_, model_, forward, context, query, new_tokens, true);
     if (outcome.partition.method == Method::apb) outcome.selection = forward.selection();
     return outcome;
@@ -196,6 +198,18 @@ TEST_P(FamilyTest, EqualsTheReference) {
 TEST_P(MethodTest, FullEqualsTheReference) {
   for (const int context : {1, 2, 33, 157})
     check({.options = {.method = Method::full}, .context = context, .query = 5});
+}
+
+TEST_P(MethodTest, OverlapChangesNothingButTheOrder) {
+  for (const auto method : {Method::apb, Method::full, Method::star}) {
+    for (const auto placement : {AnchorPlacement::sharded, AnchorPlacement::replicated}) {
+      check({.options = {.method = method, .anchor_placement = placement},
+             .context = 331 * world_.size(),
+             .query = 7,
+             .prefix = 3,
+             .overlap = true});
+    }
+  }
 }
 
 TEST_P(MethodTest, RingEqualsTheReference) {

@@ -37,6 +37,7 @@ class ContextMethod {
     LayerRunner& runner;
     std::uint64_t document = 0;   // tells documents apart for the random compressor
     bool keep_selection = false;  // of every layer, for selection()
+    bool overlap = false;         // attend to own blocks while the exchange is under way
     std::function<bool()> stop_requested;
   };
 

@@ -19,6 +19,9 @@ PassingMethod::PassingMethod(const Setup& setup)
       exchange_(setup.device, setup.communicator, shape_, setup.partition),
       compressor_(make_compressor(setup.options, setup.device, setup.model, setup.document)),
       cached_(cached_blocks(store_, layers_, rows_.lengths())) {
+  if (setup.overlap && setup.partition.has_exchange()) {
+    running_.emplace(device_, runner_, shape_, rows_.blocks());
+  }
   reserve_selection();
 }
 
@@ -65,10 +68,14 @@ void PassingMethod::run_layer(int layer, ConstView query) {
   // Context and anchor rows of the last layer stop after their keys and values: nobody reads what would follow.
   if (last_layer(layer)) return;
   project_anchor(layer);
-  device_.mark(Phase::communication);
-  if (auto transfer = exchange_.start()) device_.wait_for(std::move(transfer));
-  attend_anchor(layer);
-  for (int own = 0; own < own_blocks(); ++own) attend_block(layer, own);
+  if (running_) {
+    attend_during_exchange(layer);
+  } else {
+    device_.mark(Phase::communication);
+    if (auto transfer = exchange_.start()) device_.wait_for(std::move(transfer));
+    attend_anchor(layer);
+    attend_blocks(layer);
+  }
 }
 
 void PassingMethod::project_block(int layer, int own) {
@@ -107,10 +114,27 @@ void PassingMethod::attend_anchor(int layer) {
                                    .causal = {exchange_.anchor_slot(), static_cast<int>(anchor.count())}});
 }
 
-void PassingMethod::attend_block(int layer, int own) {
-  runner_.attend_and_feed_forward(
-      layer, block_rows(own),
-      {.visible = exchange_.visible_to_block(own_block(own).number), .causal = cached(layer, own)});
+void PassingMethod::attend_blocks(int layer) {
+  for (int own = 0; own < own_blocks(); ++own) {
+    runner_.attend_and_feed_forward(
+        layer, block_rows(own),
+        {.visible = exchange_.visible_to_block(own_block(own).number), .causal = cached(layer, own)});
+  }
+}
+
+void PassingMethod::attend_during_exchange(int layer) {
+  device_.mark(Phase::communication);
+  auto transfer = exchange_.start();
+  device_.mark(Phase::attention);
+  for (int own = 0; own < own_blocks(); ++own) running_->begin(own, {}, cached(layer, own));
+  device_.mark(Phase::communication);
+  device_.wait_for(std::move(transfer));
+  attend_anchor(layer);
+  for (int own = 0; own < own_blocks(); ++own) {
+    device_.mark(Phase::attention);
+    running_->add(own, exchange_.visible_to_block(own_block(own).number));
+    running_->finish(layer, own);
+  }
 }
 
 QueryShare PassingMethod::query_share(int layer) const {

@@ -11,6 +11,7 @@
 #include "context/exchange.hpp"
 #include "context/methods/context_method.hpp"
 #include "context/query_cache.hpp"
+#include "context/running_attention.hpp"
 #include "device/key_value_store.hpp"
 
 namespace apb {
@@ -32,7 +33,9 @@ class PassingMethod : public ContextMethod {
   void compress_block(int layer, int own);
   void project_anchor(int layer);
   void attend_anchor(int layer);
-  void attend_block(int layer, int own);
+  void attend_blocks(int layer);
+  /// Attends to own blocks while the exchange is under way, and to the rest behind it.
+  void attend_during_exchange(int layer);
 
   const OwnBlock& own_block(int own) const { return rows_.blocks()[static_cast<std::size_t>(own)]; }
   const Block& block(int own) const { return partition_.blocks[static_cast<std::size_t>(own_block(own).number)]; }
@@ -57,7 +60,8 @@ class PassingMethod : public ContextMethod {
   QueryCache query_cache_;
   Exchange exchange_;
   std::unique_ptr<Compressor> compressor_;
-  std::vector<SlotRange> cached_;  // [layers, own blocks]
+  std::vector<SlotRange> cached_;            // [layers, own blocks]
+  std::optional<RunningAttention> running_;  // with overlap
   Buffer scores_;
   Buffer positions_;
 };

@@ -11,6 +11,7 @@
 #include "context/block_rows.hpp"
 #include "context/methods/context_method.hpp"
 #include "context/query_cache.hpp"
+#include "context/running_attention.hpp"
 #include "device/key_value_store.hpp"
 
 namespace apb {
@@ -29,14 +30,12 @@ class RingMethod : public ContextMethod {
     std::vector<SlotRange> visible;
   };
 
-  void reserve_tables();
+  void list_seen();
   std::shared_ptr<Transfer> start_step(int layer, int step);
   void attend(int layer, int own, int step);
-  void finish(int layer, int own);
   View travelling(int step) const;
-  PartialAttention running(int own, std::int64_t first, std::int64_t count) const;
+  std::span<const SlotRange> cached(int layer) const;
   int own_blocks() const { return static_cast<int>(rows_.blocks().size()); }
-  const Rows& block_rows(int own) const { return rows_.blocks()[static_cast<std::size_t>(own)].rows; }
 
   Device& device_;
   Communicator& communicator_;
@@ -48,15 +47,10 @@ class RingMethod : public ContextMethod {
   BlockRows rows_;
   KeyValueStore store_;  // regions: as many as any rank has blocks, all as long as the longest block
   QueryCache query_cache_;
-  std::vector<SlotRange> cached_;         // [layers, own blocks]
-  std::array<Buffer, 2> travelling_;      // a layer's K/V of another rank; received in turns
-  std::vector<Seen> seen_;                // [steps behind the first, own blocks]
-  std::vector<View> outputs_;             // of each own block f32 [rows, heads * head_dim], merged so far
-  std::vector<View> log_sum_exps_;        // of each own block f32 [rows, heads]
-  Buffer merged_;                         // what the two above view
-  Buffer partial_;                        // a chunk's output and log-sum-exp of one step
-  std::vector<PartialAttention> chunks_;  // [own blocks, chunks]: views of the merged, for Device::merge
-  std::vector<std::size_t> first_chunk_;  // of each own block
+  std::vector<SlotRange> cached_;     // [layers, own blocks]
+  std::array<Buffer, 2> travelling_;  // a layer's K/V of another rank; received in turns
+  std::vector<Seen> seen_;            // [steps behind the first, own blocks]
+  RunningAttention running_;
 };
 
 }  // namespace apb
