@@ -18,6 +18,7 @@
 #include "context/generate.hpp"
 #include "context/partition.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "output/parts.hpp"
 
 namespace apb {

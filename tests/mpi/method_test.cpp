@@ -13,6 +13,7 @@
 #include "cpu/cpu_device.hpp"
 #include "deferred_device.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "reference.hpp"
 #include "temporary_folder.hpp"
 #include "tiny_model.hpp"
