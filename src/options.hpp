@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "device/view.hpp"
 
@@ -54,6 +55,19 @@ struct RunOptions {
   double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing
   bool overwrite = false;                 // replace an output
+};
+
+/// What apb bench measures.
+struct BenchOptions {
+  RunOptions run;                           // what it has in common with run: model, method, device, output
+  std::string shape;                        // a random model of this shape instead of a folder
+  std::optional<int> layers;                // the first ones only
+  std::vector<int> lengths = {2048, 8192};  // context tokens
+  int query_length = 32;                    // tokens
+  int decode_tokens = 16;                   // after the first; 0: no decoding
+  int warmup = 1;                           // repetitions that do not count
+  int repeats = 5;
+  bool roofline = false;  // measure the peaks, too, and compare each phase with them
 };
 
 }  // namespace apb

@@ -43,6 +43,7 @@ class DeferredDevice : public Device {
   void mark(Phase phase) override;
   /// Throws std::logic_error when operations have not run yet.
   PhaseSeconds take_phase_seconds() override;
+  Peaks measure_peaks(std::size_t bytes) override { return device_.measure_peaks(bytes); }
 
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;

@@ -14,8 +14,6 @@
 namespace apb {
 namespace {
 
-constexpr int insert_for_tokens = 16;  // where the question goes in the anchor of pre-tokenised input
-
 std::vector<std::string> ids_of(const std::optional<DocumentFile>& file, const Document& single) {
   if (!file) return {single.id};
   std::vector<std::string> ids;

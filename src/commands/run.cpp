@@ -1,10 +1,6 @@
 #include "commands/run.hpp"
 
-#include <fmt/chrono.h>
-
 #include <algorithm>
-#include <ctime>
-#include <functional>
 #include <iostream>
 #include <memory>
 
@@ -14,48 +10,17 @@
 #include "commands/job.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
+#include "commands/preparation.hpp"
 #include "commands/stop_signal.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
-#include "context/methods/ulysses.hpp"
 #include "context/partition.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "output/parts.hpp"
 
 namespace apb {
 namespace {
-
-RunInfo describe_run(const RunOptions& options, const std::string& command_line, const Device& device,
-                     Communicator& world) {
-  return {.version = APB_VERSION,
-          .command_line = command_line,
-          .options = options_as_json(options),
-          .model = options.model.string(),
-          .ranks = world.size(),
-          .hosts = gather_texts(world, host_name()),
-          .devices = gather_texts(world, device.description()),
-          .dtype = options.dtype,
-          .start_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
-}
-
-/// One line for each run of ranks that are placed alike.
-void print_placement(const RunInfo& info) {
-  for (std::size_t first = 0; first < info.hosts.size();) {
-    std::size_t end = first + 1;
-    while (end < info.hosts.size() && info.hosts[end] == info.hosts[first] && info.devices[end] == info.devices[first])
-      ++end;
-    const std::string ranks =
-        end == first + 1 ? fmt::format("rank {}", first) : fmt::format("ranks {}-{}", first, end - 1);
-    std::cerr << fmt::format("{} on {}: {}\n", ranks, info.hosts[first], info.devices[first]);
-    first = end;
-  }
-}
-
-void check_blocks(const MethodOptions& method, int ranks) {
-  if (method.blocks && *method.blocks % ranks != 0) {
-    fail_usage("--blocks {} is no multiple of the {} ranks: use a multiple, or other ranks", *method.blocks, ranks);
-  }
-}
 
 std::string divisors_of(int number) {
   std::vector<int> divisors;
@@ -80,14 +45,6 @@ int choose_automatic_blocks(const RunOptions& options, int ranks) {
   return blocks;
 }
 
-/// The network inside one host is too fast to be worth hiding.
-bool spans_hosts(Communicator& world) {
-  auto hosts = gather_texts(world, host_name());
-  int differ = std::adjacent_find(hosts.begin(), hosts.end(), std::not_equal_to<>()) != hosts.end() ? 1 : 0;
-  world.broadcast(std::as_writable_bytes(std::span(&differ, 1)), 0);
-  return differ != 0;
-}
-
 /// What all ranks do, with what was left to choose before the first document filled in.
 RunOptions complete(RunOptions options, Communicator& world) {
   int blocks = 0;
@@ -98,7 +55,7 @@ RunOptions complete(RunOptions options, Communicator& world) {
   });
   world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
   if (blocks > 0) options.method.automatic_blocks = blocks;
-  if (options.overlap == Overlap::automatic) options.overlap = spans_hosts(world) ? Overlap::on : Overlap::off;
+  options.overlap = choose_overlap(options.overlap, world);
   return options;
 }
 
@@ -108,14 +65,6 @@ Model load(const RunOptions& options, const ModelConfig& config, Device& device,
     model.retaining_heads = load_retaining_heads(device, config, Checkpoint::open_file(options.retaining_heads));
   }
   return model;
-}
-
-/// [ranks_used, phases] on rank 0.
-std::vector<double> gather_phases(Communicator& world, const PhaseSeconds& own, int ranks_used) {
-  const auto bytes = world.gather(std::as_bytes(std::span(own)));
-  if (bytes.empty()) return {};
-  const auto* values = reinterpret_cast<const double*>(bytes.data());
-  return {values, values + static_cast<std::ptrdiff_t>(ranks_used) * phase_count};
 }
 
 /// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
@@ -189,12 +138,12 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
   const bool coordinates = world.rank() == 0;
   const RunOptions options = complete(asked, world);
   const auto device = make_device(options, world);
-  const RunInfo info = describe_run(options, command_line, *device, world);
+  const RunInfo info = describe_run(options, options_as_json(options), command_line, *device, world);
   ModelConfig config;
   std::unique_ptr<Coordinator> coordinator;
   agree(world, [&] {
     config = load_config(options.model);
-    if (options.method.method == Method::ulysses) ulysses_share(config.head_shape(), world.size());
+    check_heads(options.method, config.head_shape(), world.size());
     if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
   });
   if (coordinates) {

@@ -19,6 +19,7 @@
 #include "cpu/host_memory.hpp"
 #include "cpu/key_value_layout.hpp"
 #include "cpu/merge.hpp"
+#include "cpu/peaks.hpp"
 #include "cpu/rows.hpp"
 #include "cpu/selection.hpp"
 #include "cpu/slots.hpp"
@@ -94,6 +95,9 @@ class CpuDevice : public Device {
   void wait_for(std::shared_ptr<Transfer> transfer) override { transfer->finish(); }
   void mark(Phase phase) override { timer_.mark(phase); }
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
+  Peaks measure_peaks(std::size_t bytes) override {
+    return cpu::measure_peaks(threads_, type_, std::min(bytes, available_memory() / 2));
+  }
 
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;

@@ -15,6 +15,7 @@
 #include "deferred_device.hpp"
 #include "error.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "reference.hpp"
 #include "temporary_folder.hpp"
 #include "tiny_model.hpp"
