@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "comm/mpi_communicator.hpp"
 #include "commands/command_line.hpp"
@@ -54,11 +55,20 @@ RunOptions complete(RunOptions options, Communicator& world) {
   return options;
 }
 
-Model load(const RunOptions& options, const ModelConfig& config, Device& device, bool with_head) {
-  Model model = load_model(device, config, Checkpoint::open(options.model), with_head);
-  if (!options.retaining_heads.empty()) {
-    model.retaining_heads = load_retaining_heads(device, config, Checkpoint::open_file(options.retaining_heads));
-  }
+/// In steps, since ranks of a node load together: one that cannot go on stops all of them before the next.
+Model load(const RunOptions& options, const ModelConfig& config, Device& device, Communicator& world) {
+  world.enter_stage("loading the model");
+  std::optional<Checkpoint> weights;
+  std::optional<Checkpoint> retaining_heads;
+  agree(world, [&] {
+    weights = Checkpoint::open(options.model);
+    if (!options.retaining_heads.empty()) retaining_heads = Checkpoint::open_file(options.retaining_heads);
+  });
+  Model model;
+  agree(world, [&] { model = load_model(device, config, *weights, world.rank() == 0); });
+  agree(world, [&] {
+    if (retaining_heads) model.retaining_heads = load_retaining_heads(device, config, *retaining_heads);
+  });
   return model;
 }
 
@@ -143,9 +153,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     print_placement(info);
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
-  Model model;
-  world.enter_stage("loading the model");
-  agree(world, [&] { model = load(options, config, *device, coordinates); });
+  const Model model = load(options, config, *device, world);
 
   std::optional<DocumentResult> result;
   bool interrupted = false;

@@ -7,6 +7,7 @@
 #include "context/forward.hpp"
 #include "cpu/cpu_device.hpp"
 #include "deferred_device.hpp"
+#include "model/safetensors.hpp"
 #include "temporary_folder.hpp"
 #include "tiny_model.hpp"
 
