@@ -61,8 +61,10 @@ Model load(const RunOptions& options, const ModelConfig& config, Device& device,
   std::optional<Checkpoint> weights;
   std::optional<Checkpoint> retaining_heads;
   agree(world, [&] {
-    weights = Checkpoint::open(options.model);
-    if (!options.retaining_heads.empty()) retaining_heads = Checkpoint::open_file(options.retaining_heads);
+    weights = Checkpoint::open(options.model, device.threads());
+    if (!options.retaining_heads.empty()) {
+      retaining_heads = Checkpoint::open_file(options.retaining_heads, device.threads());
+    }
   });
   Model model;
   agree(world, [&] { model = load_model(device, config, *weights, world.rank() == 0); });
