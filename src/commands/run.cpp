@@ -9,6 +9,7 @@
 #include "commands/command_line.hpp"
 #include "commands/coordinator.hpp"
 #include "commands/job.hpp"
+#include "commands/load.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
 #include "commands/preparation.hpp"
@@ -16,7 +17,6 @@
 #include "context/forward.hpp"
 #include "context/generate.hpp"
 #include "context/partition.hpp"
-#include "model/model.hpp"
 #include "model/safetensors.hpp"
 #include "output/parts.hpp"
 
@@ -55,23 +55,12 @@ RunOptions complete(RunOptions options, Communicator& world) {
   return options;
 }
 
-/// In steps, since ranks of a node load together: one that cannot go on stops all of them before the next.
-Model load(const RunOptions& options, const ModelConfig& config, Device& device, Communicator& world) {
-  world.enter_stage("loading the model");
-  std::optional<Checkpoint> weights;
-  std::optional<Checkpoint> retaining_heads;
-  agree(world, [&] {
-    weights = Checkpoint::open(options.model, device.threads());
-    if (!options.retaining_heads.empty()) {
-      retaining_heads = Checkpoint::open_file(options.retaining_heads, device.threads());
-    }
-  });
-  Model model;
-  agree(world, [&] { model = load_model(device, config, *weights, world.rank() == 0); });
-  agree(world, [&] {
-    if (retaining_heads) model.retaining_heads = load_retaining_heads(device, config, *retaining_heads);
-  });
-  return model;
+ModelSources open_sources(const RunOptions& options, int threads) {
+  ModelSources sources{.weights = std::make_unique<Checkpoint>(Checkpoint::open(options.model, threads))};
+  if (!options.retaining_heads.empty()) {
+    sources.retaining_heads = std::make_unique<Checkpoint>(Checkpoint::open_file(options.retaining_heads, threads));
+  }
+  return sources;
 }
 
 /// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
@@ -155,7 +144,8 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     print_placement(info);
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
-  const Model model = load(options, config, *device, world);
+  const int threads = choose_threads(options.threads, world);
+  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
 
   std::optional<DocumentResult> result;
   bool interrupted = false;

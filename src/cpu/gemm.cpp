@@ -76,7 +76,7 @@ std::unique_ptr<Weight> Gemm::pack(std::span<const ConstView> stacked, std::span
   std::int64_t outputs = 0;
   for (const ConstView& part : stacked) outputs += part.rows;
   const PackedLayout layout(state_->product_type, outputs, stacked.front().columns);
-  auto memory = std::make_shared<const Buffer>(allocate_host_memory(PackedWeight::bytes(layout, !biases.empty())));
+  auto memory = std::make_shared<const Buffer>(allocate_host_memory(PackedWeight::bytes_for(layout, !biases.empty())));
   auto* const data = memory->data();
   auto weight = std::make_unique<PackedWeight>(layout, !biases.empty(), std::move(memory), data);
   weight->fill(state_->threads, stacked, biases);
@@ -87,7 +87,7 @@ std::vector<ReservedWeight> Gemm::reserve(std::span<const WeightShape> shapes) {
   std::vector<PackedLayout> layouts;
   std::size_t bytes = 0;
   for (const auto& [outputs, inputs, bias] : shapes) {
-    bytes += PackedWeight::bytes(layouts.emplace_back(state_->product_type, outputs, inputs), bias);
+    bytes += PackedWeight::bytes_for(layouts.emplace_back(state_->product_type, outputs, inputs), bias);
   }
   NodeMemory* const node = state_->node.get();
   const auto memory = std::make_shared<const Buffer>(node == nullptr ? allocate_host_memory(bytes)
@@ -97,7 +97,7 @@ std::vector<ReservedWeight> Gemm::reserve(std::span<const WeightShape> shapes) {
   std::vector<ReservedWeight> weights;
   std::byte* data = memory->data();
   for (std::size_t i = 0; i < shapes.size(); ++i) {
-    const std::size_t size = PackedWeight::bytes(layouts[i], shapes[i].bias);
+    const std::size_t size = PackedWeight::bytes_for(layouts[i], shapes[i].bias);
     const auto least = std::min_element(filled_by.begin(), filled_by.end());
     *least += size;
     weights.push_back({std::make_unique<PackedWeight>(layouts[i], shapes[i].bias, memory, data), least == own});

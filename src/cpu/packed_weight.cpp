@@ -90,13 +90,16 @@ dnnl::memory::desc PackedLayout::description() const {
   return {dnnl::memory::dims{inputs, outputs}, dnnl::memory::data_type::f32, dnnl::memory::dims{row_stride, 1}};
 }
 
-std::size_t PackedWeight::bytes(const PackedLayout& layout, bool bias) {
+std::size_t PackedWeight::bytes_for(const PackedLayout& layout, bool bias) {
   const std::int64_t numbers = layout.strips() * strip * layout.words + (bias ? layout.outputs : 0);
   return static_cast<std::size_t>(round_up(numbers * 4, line));
 }
 
 PackedWeight::PackedWeight(const PackedLayout& layout, bool bias, std::shared_ptr<const Buffer> memory, std::byte* data)
-    : Weight(layout.outputs, layout.inputs), layout_(layout), memory_(std::move(memory)), data_(data) {
+    : Weight(layout.outputs, layout.inputs, bytes_for(layout, bias)),
+      layout_(layout),
+      memory_(std::move(memory)),
+      data_(data) {
   if (bias) bias_ = reinterpret_cast<float*>(data) + layout.strips() * strip * layout.words;
 }
 

@@ -40,7 +40,7 @@ struct PackedLayout {
 class PackedWeight : public Weight {
  public:
   /// Bytes for a weight and its bias.
-  static std::size_t bytes(const PackedLayout& layout, bool bias);
+  static std::size_t bytes_for(const PackedLayout& layout, bool bias);
   /// In `memory`, from `data` on, aligned to 64 bytes.
   PackedWeight(const PackedLayout& layout, bool bias, std::shared_ptr<const Buffer> memory, std::byte* data);
 

@@ -56,16 +56,19 @@ struct SlotRange {
 /// A weight matrix [outputs, inputs], and its bias where it has one, in the device's own layout.
 class Weight {
  public:
-  Weight(std::int64_t outputs, std::int64_t inputs) : outputs_(outputs), inputs_(inputs) {}
+  Weight(std::int64_t outputs, std::int64_t inputs, std::size_t bytes)
+      : outputs_(outputs), inputs_(inputs), bytes_(bytes) {}
   virtual ~Weight() = default;
   Weight(const Weight&) = delete;
   Weight& operator=(const Weight&) = delete;
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   std::int64_t outputs_;
   std::int64_t inputs_;
+  std::size_t bytes_;
 };
 
 struct WeightShape {

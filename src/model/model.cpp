@@ -94,6 +94,21 @@ void load_norms(Device& device, const ModelConfig& config, const WeightSource& s
 
 }  // namespace
 
+std::size_t weight_bytes(const Model& model) {
+  std::size_t bytes = 0;
+  const auto add = [&](const std::unique_ptr<Weight>& weight) { bytes += weight ? weight->bytes() : 0; };
+  add(model.embedding);
+  add(model.own_head);
+  for (const LayerWeights& layer : model.layers) {
+    for (const auto* weight : {&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down}) add(*weight);
+  }
+  for (const RetainingHead& head : model.retaining_heads) {
+    add(head.fc1);
+    add(head.fc2);
+  }
+  return bytes;
+}
+
 Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head) {
   Model model{.config = config};
   std::vector<WeightPlan> plans;

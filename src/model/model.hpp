@@ -37,6 +37,9 @@ struct Model {
   std::vector<RetainingHead> retaining_heads{};  // one a layer, or none
 };
 
+/// Bytes of all weight matrices.
+std::size_t weight_bytes(const Model& model);
+
 /// Reads the weights onto the device. Throws Error that names the tensor when one is missing, has another shape,
 /// or holds NaN or infinity. Ranks of a node read different parts: collective as Device::reserve_weights is, and the
 /// weights are whole when all ranks have returned.
