@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "comm/mpi_node_memory.hpp"
 #include "error.hpp"
 
 namespace apb {
@@ -137,6 +138,11 @@ int MpiCommunicator::max(int value) {
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
   wait(&request);
   return value;
+}
+
+std::shared_ptr<NodeMemory> MpiCommunicator::node_memory() {
+  auto memory = std::make_shared<MpiNodeMemory>(comm_);
+  return memory->size() > 1 ? memory : nullptr;
 }
 
 std::string host_name() {

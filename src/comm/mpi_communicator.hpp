@@ -41,6 +41,7 @@ class MpiCommunicator : public Communicator {
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override;
+  std::shared_ptr<NodeMemory> node_memory() override;
 
   /// Returns when the request is done.
   void wait(MPI_Request* request) { roll_call_.wait(request, stage()); }

@@ -54,7 +54,8 @@ int choose_threads(int asked, Communicator& world) {
 
 std::unique_ptr<Device> make_device(const RunOptions& options, Communicator& world) {
   return make_cpu_device({.threads = choose_threads(options.threads, world),
-                          .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16});
+                          .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
+                          .node = world.node_memory()});
 }
 
 }  // namespace apb
