@@ -32,17 +32,6 @@ bool has_fast_bf16() {
 
 }  // namespace
 
-std::byte* Scratch::reserve(std::size_t bytes) {
-  if (bytes > bytes_) {
-    data_.reset();
-    bytes_ = 0;
-    data_ = std::unique_ptr<std::byte[], Release>(new (alignment) std::byte[bytes]);
-    bytes_ = bytes;
-    std::memset(data_.get(), 0, bytes);
-  }
-  return data_.get();
-}
-
 DataType product_type(DataType compute_type) {
   static const bool fast_bf16 = has_fast_bf16();
   return compute_type == DataType::bf16 && fast_bf16 ? DataType::bf16 : DataType::f32;
