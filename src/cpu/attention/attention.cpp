@@ -106,7 +106,7 @@ class Call {
   }
   std::size_t bytes() const {
     const std::size_t floats = room_ * static_cast<std::size_t>(width_ + sum_lanes + 1);
-    return round_up<std::size_t>(floats * sizeof(float) + query_bytes() + kernel_.scratch_bytes, 64);
+    return round_up<std::size_t>(floats * sizeof(float) + query_bytes(), 64);
   }
   std::byte* query_in(std::byte* memory) const {
     return memory + room_ * static_cast<std::size_t>(width_ + sum_lanes + 1) * sizeof(float);
@@ -121,8 +121,7 @@ class Call {
             .references = references,
             .group = group_,
             .head_dim = shape_.head_dim,
-            .scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(shape_.head_dim))),
-            .scratch = query_in(memory) + query_bytes()};
+            .scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(shape_.head_dim)))};
   }
 
   std::int64_t first_position(std::int64_t block) const { return block / shape_.kv_heads * positions_; }

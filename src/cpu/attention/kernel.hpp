@@ -15,6 +15,8 @@ namespace apb::cpu {
 inline constexpr int padded_rows = 48;
 /// A row's sum of weights, in as many parts.
 inline constexpr int sum_lanes = 16;
+/// Weights may become as large as 2^this before a reference has to rise.
+inline constexpr float largest_exponent = 50.0F;
 
 /// Query rows of one KV head, row = position * group + head of the group, and what they have seen so far: a key of
 /// score s has the weight 2^(s * scale - reference). The weights of one row have the same reference, -infinity before
@@ -28,7 +30,6 @@ struct StackedRows {
   int group = 0;
   int head_dim = 0;
   float scale = 0.0F;  // log2(e) / sqrt(head_dim)
-  std::byte* scratch = nullptr;
 };
 
 /// Consecutive tokens of one slot and KV head, from the beginning of a tile on: position i sees the first
@@ -52,7 +53,6 @@ struct AttentionKernel {
   DataType operand;       // type of the query rows
   bool (*runs_here)();
   bool (*supports)(int head_dim);
-  std::size_t scratch_bytes;
   void (*attend)(const StackedRows& rows, const KeySegment& segment);
 };
 

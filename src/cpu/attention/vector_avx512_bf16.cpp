@@ -13,6 +13,7 @@
 #include "cpu/key_value_layout.hpp"
 
 // GCC 12 finds its own intrinsics uninitialised.
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
 #include "cpu/attention/vector_kernel.hpp"

@@ -21,9 +21,6 @@
 
 namespace apb::cpu {
 
-/// Weights may become as large as 2^this before the reference has to rise.
-inline constexpr float largest_exponent = 50.0F;
-
 template <typename Set, typename Stored, typename Operand>
 class VectorKernel {
  public:
@@ -57,9 +54,9 @@ class VectorKernel {
     products<false>({query, rows_.head_dim}, {keys, tile_words * rows_.head_dim, tile_words * tile_words * pack},
                     rows_.head_dim / pack, keys_ / tile_words, scores_.data(), unit_keys);
     hide_later_keys();
-    if (!weigh()) {
+    if (!weigh<false>()) {
       raise_references();
-      weigh();
+      weigh<true>();
     }
     for (int r = 0; r < Set::rows; ++r) {
       float* sums = rows_.sums + row_offset(sum_lanes) + r * sum_lanes;
@@ -178,7 +175,8 @@ class VectorKernel {
     }
   }
 
-  /// Scores to weights, and sums_ to theirs; false where a reference is too low.
+  /// Scores to weights, and sums_ to theirs; false where a reference is too low. `clamped`: no weight is larger than 1.
+  template <bool clamped>
   [[gnu::always_inline]] bool weigh() {
     constexpr int at_once = std::is_same_v<Operand, Bf16> ? 2 * tile_words : Set::lanes;
     Floats worst = Floats{} - infinity;
@@ -189,7 +187,8 @@ class VectorKernel {
         const float* scores = scores_.data() + r * unit_keys + key;
         Operand* weights = weights_.data() + r * unit_keys + key;
         const auto exponent = [&](int offset) [[gnu::always_inline]] {
-          const Floats x = load(scores + offset) * rows_.scale - reference;
+          Floats x = load(scores + offset) * rows_.scale - reference;
+          if constexpr (clamped) x = x > 0.0F ? Floats{} : x;
           worst = x > worst ? x : worst;
           return x;
         };

@@ -16,6 +16,7 @@
 #include "cpu/bf16.hpp"
 #include "cpu/key_value_layout.hpp"
 #include "cpu/rows.hpp"
+#include "unit/cpu/software_tile_kernel.hpp"
 
 namespace apb {
 namespace {
@@ -198,10 +199,12 @@ class Problem {
 
 /// Runs the test with each kernel that this processor can run for a type and a head_dim.
 void with_every_kernel(DataType type, int head_dim, const std::function<void(const cpu::AttentionKernel&)>& test) {
-  for (const cpu::AttentionKernel& kernel : cpu::attention_kernels()) {
-    if (kernel.stored != type || !kernel.supports(head_dim) || !kernel.runs_here()) continue;
-    SCOPED_TRACE(std::string(kernel.name) + (type == DataType::bf16 ? " bf16" : " f32"));
-    test(kernel);
+  for (const auto kernels : {cpu::attention_kernels(), software_tile_kernels()}) {
+    for (const cpu::AttentionKernel& kernel : kernels) {
+      if (kernel.stored != type || !kernel.supports(head_dim) || !kernel.runs_here()) continue;
+      SCOPED_TRACE(std::string(kernel.name) + (type == DataType::bf16 ? " bf16" : " f32"));
+      test(kernel);
+    }
   }
 }
 
