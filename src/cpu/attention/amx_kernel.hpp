@@ -126,15 +126,15 @@ class AmxKernel {
     // Rows to weigh behind each product, so that all are done with the last one.
     constexpr int products = 2 * key_tiles + (fused ? value_tiles : 0);
     constexpr int share = tile_rows / products;
-    const auto weigh = [&](int product) {
+    const auto weigh = [&](int product) __attribute__((always_inline)) {
       if constexpr (with_weights) {
         for (int r = product * share; r < (product + 1) * share; ++r) weigh_row(i - 1, r, exponential);
       }
     };
-    const auto score_tile = [&](int half) {
+    const auto score_tile = [&](int half) __attribute__((always_inline)) {
       if constexpr (with_scores) tiles_.template zero<score_tile_index>();
       multiply_keys<with_scores>(keys + half * key_tiles * tile_elements,
-                                 [&](int part) { weigh(half * key_tiles + part); });
+                                 [&](int part) __attribute__((always_inline)) { weigh(half * key_tiles + part); });
       if constexpr (with_scores) tiles_.template store<score_tile_index>(scores + half * 256, 64);
     };
     score_tile(0);
