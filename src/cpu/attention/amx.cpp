@@ -79,8 +79,5 @@ void attend_amx_accurate(const StackedRows& rows, const KeySegment& segment) {
     AmxKernel<Tiles, AccurateExponential, 128, false>::attend(rows, segment);
   }
 }
-void attend_amx_phases(const StackedRows& rows, const KeySegment& segment) {
-  AmxKernel<Tiles, FastExponential, 64, false>::attend(rows, segment);
-}
 
 }  // namespace apb::cpu

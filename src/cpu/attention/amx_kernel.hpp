@@ -133,8 +133,10 @@ class AmxKernel {
     };
     const auto score_tile = [&](int half) __attribute__((always_inline)) {
       if constexpr (with_scores) tiles_.template zero<score_tile_index>();
-      multiply_keys<with_scores>(keys + half * key_tiles * tile_elements,
-                                 [&](int part) __attribute__((always_inline)) { weigh(half * key_tiles + part); });
+      multiply_keys<with_scores>(
+          keys + half * key_tiles * tile_elements, [&](int part) __attribute__((always_inline)) {
+            weigh(half * key_tiles + part);
+          });
       if constexpr (with_scores) tiles_.template store<score_tile_index>(scores + half * 256, 64);
     };
     score_tile(0);

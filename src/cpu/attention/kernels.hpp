@@ -7,7 +7,6 @@ namespace apb::cpu {
 
 void attend_amx(const StackedRows& rows, const KeySegment& segment);
 void attend_amx_accurate(const StackedRows& rows, const KeySegment& segment);
-void attend_amx_phases(const StackedRows& rows, const KeySegment& segment);
 void attend_plain_f32(const StackedRows& rows, const KeySegment& segment);
 void attend_plain_bf16(const StackedRows& rows, const KeySegment& segment);
 void attend_avx2_f32(const StackedRows& rows, const KeySegment& segment);
