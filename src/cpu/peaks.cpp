@@ -94,16 +94,19 @@ __attribute__((target("arch=x86-64-v4,avx512bf16"))) float run_avx512_bf16(std::
   return total[0];
 }
 
+/// The instruction's 64 bytes: palette 1, and eight tiles of 16 rows of 64 bytes.
+struct alignas(64) TileShapes {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+constexpr TileShapes tile_shapes{};
+
 /// Four tiles of sums from two of rows and two of columns, as a matrix product keeps them.
 __attribute__((target("amx-tile,amx-bf16"))) float run_amx(std::int64_t steps) {
-  struct alignas(64) {
-    std::uint8_t palette = 1;
-    std::uint8_t start_row = 0;
-    std::uint8_t reserved[14] = {};
-    std::uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};  // bytes
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } shape;
-  _tile_loadconfig(&shape);
+  _tile_loadconfig(&tile_shapes);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
