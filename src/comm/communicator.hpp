@@ -2,8 +2,11 @@
 // collectives.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -60,7 +63,11 @@ class Communicator {
   virtual std::shared_ptr<NodeMemory> node_memory() = 0;
 
   /// For people: what the ranks do from now on. Named when one of them stops answering.
-  void enter_stage(std::string stage) { stage_ = std::move(stage); }
+  template <typename... Arguments>
+  void enter_stage(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+    stage_.clear();  // keeps its memory: this is called in the layer loop
+    fmt::format_to(std::back_inserter(stage_), format, std::forward<Arguments>(arguments)...);
+  }
   const std::string& stage() const { return stage_; }
 
  private:
@@ -70,6 +77,7 @@ class Communicator {
 /// The process alone: no MPI.
 class SingleRankCommunicator : public Communicator {
  public:
+  SingleRankCommunicator();
   int rank() const override { return 0; }
   int size() const override { return 1; }
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
@@ -79,6 +87,9 @@ class SingleRankCommunicator : public Communicator {
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override { return value; }
   std::shared_ptr<NodeMemory> node_memory() override { return nullptr; }
+
+ private:
+  std::shared_ptr<Transfer> finished_;  // the same for all: nothing is under way
 };
 
 /// A text of the root's to all ranks.

@@ -40,6 +40,8 @@ class MpiTransfer : public Transfer {
   std::array<MPI_Request, 2> requests_{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
 };
 
+using TransferAllocator = std::pmr::polymorphic_allocator<MpiTransfer>;
+
 /// Elements of a part, which is one contiguous row of 4-byte elements.
 int part_count(const char* what, ConstView parts, std::int64_t rows) {
   if (parts.rows != rows || parts.stride != parts.columns || size_of(parts.type) != 4) {
@@ -89,7 +91,7 @@ MpiCommunicator::~MpiCommunicator() {
 std::shared_ptr<Transfer> MpiCommunicator::start_all_gather(Device& device, View parts) {
   const int count = part_count("all-gather", parts, size_);
   device.synchronize();  // the own part must be in memory
-  auto transfer = std::make_shared<MpiTransfer>(*this);
+  auto transfer = std::allocate_shared<MpiTransfer>(TransferAllocator(&transfers_), *this);
   check_mpi(
       MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data, count, MPI_INT32_T, comm_, transfer->request()),
       "MPI_Iallgather");
@@ -100,7 +102,7 @@ std::shared_ptr<Transfer> MpiCommunicator::start_all_to_all(Device& device, Cons
   const int count = part_count("all-to-all", send, size_);
   if (part_count("all-to-all", receive, size_) != count) throw std::invalid_argument("all-to-all of unequal parts");
   device.synchronize();
-  auto transfer = std::make_shared<MpiTransfer>(*this);
+  auto transfer = std::allocate_shared<MpiTransfer>(TransferAllocator(&transfers_), *this);
   check_mpi(MPI_Ialltoall(send.data, count, MPI_INT32_T, receive.data, count, MPI_INT32_T, comm_, transfer->request()),
             "MPI_Ialltoall");
   return transfer;
@@ -110,7 +112,7 @@ std::shared_ptr<Transfer> MpiCommunicator::start_shift(Device& device, ConstView
   const int count = part_count("shift", send, 1);
   if (part_count("shift", receive, 1) != count) throw std::invalid_argument("shift of unequal parts");
   device.synchronize();
-  auto transfer = std::make_shared<MpiTransfer>(*this);
+  auto transfer = std::allocate_shared<MpiTransfer>(TransferAllocator(&transfers_), *this);
   const int before = (rank_ + size_ - 1) % size_;
   const int next = (rank_ + 1) % size_;
   check_mpi(MPI_Irecv(receive.data, count, MPI_INT32_T, before, shift_tag, comm_, transfer->request(0)), "MPI_Irecv");

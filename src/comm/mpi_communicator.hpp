@@ -4,6 +4,7 @@
 #include <mpi.h>
 
 #include <memory>
+#include <memory_resource>
 
 #include "comm/communicator.hpp"
 #include "comm/roll_call.hpp"
@@ -48,6 +49,7 @@ class MpiCommunicator : public Communicator {
 
  private:
   RollCall roll_call_;
+  std::pmr::unsynchronized_pool_resource transfers_;  // their memory is used again: they are begun in the layer loop
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;

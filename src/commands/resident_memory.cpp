@@ -20,6 +20,8 @@ std::int64_t status_bytes(const std::string& name) {
 
 std::int64_t resident_memory() { return status_bytes("VmRSS:"); }
 
+std::int64_t shared_resident_memory() { return status_bytes("RssShmem:"); }
+
 std::int64_t peak_resident_memory() { return status_bytes("VmHWM:"); }
 
 void reset_peak_resident_memory() {

@@ -7,6 +7,8 @@ namespace apb {
 
 /// Bytes resident now; 0 where that is unknown.
 std::int64_t resident_memory();
+/// Of these, bytes that other processes may share.
+std::int64_t shared_resident_memory();
 
 /// The most bytes that were resident since reset_peak_resident_memory, or since the process began where that has no
 /// effect; 0 where that is unknown.

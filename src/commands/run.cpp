@@ -12,10 +12,12 @@
 #include "commands/load.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
+#include "commands/memory_report.hpp"
 #include "commands/preparation.hpp"
 #include "commands/stop_signal.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
+#include "context/memory.hpp"
 #include "context/partition.hpp"
 #include "model/safetensors.hpp"
 #include "output/parts.hpp"
@@ -152,6 +154,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
   const int threads = choose_threads(options.threads, world);
+  MemoryReport memory;
   const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
 
   std::optional<DocumentResult> result;
@@ -167,6 +170,10 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     if (!job) break;
     try {
       result = answer(options, *job, *device, model, world, info.hosts);
+      if (!result->answers.empty()) {
+        memory.expect(memory_needed(*device, model, *result->partition, options.method, world.rank(),
+                                    options.save_selection, options.overlap == Overlap::on));
+      }
     } catch (const Interrupted&) {
       interrupted = true;
     }
@@ -178,6 +185,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     if (coordinates) exit_code = interrupted ? coordinator->stop() : coordinator->finish();
   });
   world.broadcast(std::as_writable_bytes(std::span(&exit_code, 1)), 0);
+  memory.print(world, weight_bytes(model), info.hosts);
   return exit_code;
 }
 

@@ -1,7 +1,5 @@
 #include "context/forward.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -119,7 +117,7 @@ void Forward::run_layers(bool with_context) {
   if (!with_context) setup_.communicator.enter_stage("decoding");
   for (int layer = 0; layer < model_.config.layers; ++layer) {
     if (with_context) {
-      setup_.communicator.enter_stage(fmt::format("prefill, layer {} of {}", layer + 1, model_.config.layers));
+      setup_.communicator.enter_stage("prefill, layer {} of {}", layer + 1, model_.config.layers);
     }
     project_query(layer);
     if (with_context) method_->run_layer(layer, current_query_.query);
