@@ -60,7 +60,7 @@ ModelSources open_sources(const BenchOptions& options, int threads) {
   ModelSources sources{.weights = weights()};
   if (!options.run.retaining_heads.empty()) {
     sources.retaining_heads = std::make_unique<Checkpoint>(Checkpoint::open_file(options.run.retaining_heads, threads));
-  } else if (options.run.method.compressor == CompressorKind::retaining_heads) {
+  } else if (!options.shape.empty() && options.run.method.compressor == CompressorKind::retaining_heads) {
     sources.retaining_heads = weights();
   }
   return sources;
