@@ -60,7 +60,7 @@ ModelSources open_sources(const BenchOptions& options, int threads) {
   ModelSources sources{.weights = weights()};
   if (!options.run.retaining_heads.empty()) {
     sources.retaining_heads = std::make_unique<Checkpoint>(Checkpoint::open_file(options.run.retaining_heads, threads));
-  } else if (options.run.method.compressor == CompressorKind::retaining_heads) {
+  } else if (!options.shape.empty() && options.run.method.compressor == CompressorKind::retaining_heads) {
     sources.retaining_heads = weights();
   }
   return sources;
@@ -148,12 +148,9 @@ void repeat(const Bench& bench, const Partition& partition, bool counts, BenchCa
   });
   const Answer answer = generate(bench.device, bench.world, bench.model, *forward, context, query,
                                  partition.lengths.max_new_tokens, false);
-  bench.device.mark(Phase::other);
-  bench.device.synchronize();
-  const PhaseSeconds decoding = bench.device.take_phase_seconds();
   const int ranks = bench.world.size();
   const auto phases = gather_phases(bench.world, answer.phase_seconds, ranks);
-  const auto decode_phases = gather_phases(bench.world, decoding, ranks);
+  const auto decode_phases = gather_phases(bench.world, answer.decode_phase_seconds, ranks);
   if (!counts) return;
   result.prefill_seconds.push_back(answer.prefill_seconds);
   result.decode_seconds.push_back(answer.decode_seconds);

@@ -1,4 +1,5 @@
-// How much memory this process has in use, as the operating system counts it.
+// How much memory this process has in use, as the operating system counts it. Of a page that several processes share,
+// each counts its part, so that ranks can be added up.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +8,9 @@ namespace apb {
 
 /// Bytes resident now; 0 where that is unknown.
 std::int64_t resident_memory();
-/// Of these, bytes that other processes may share.
-std::int64_t shared_resident_memory();
 
 /// The most bytes that were resident since reset_peak_resident_memory, or since the process began where that has no
-/// effect; 0 where that is unknown.
+/// effect; 0 where that is unknown. What is shared now counts as if it had been all the time.
 std::int64_t peak_resident_memory();
 void reset_peak_resident_memory();
 

@@ -90,6 +90,7 @@ Answer generate(Device& device, Communicator& communicator, const Model& model, 
   answer.phase_seconds = device.take_phase_seconds();
 
   decode(chooser, forward, max_new_tokens, keep_logits, answer);
+  answer.decode_phase_seconds = device.take_phase_seconds();
 
   // The slowest rank's prefill is the document's; what another rank had to spare counts as other.
   answer.prefill_seconds = answer.first_token_seconds = common_maximum(communicator, own_seconds);

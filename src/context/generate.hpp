@@ -13,13 +13,14 @@
 namespace apb {
 
 struct Answer {
-  std::vector<std::int32_t> tokens;  // the stop token included
-  bool stopped = false;              // by a stop token, else by the length
-  std::vector<float> logits;         // [tokens, vocabulary] on rank 0, if kept
-  double prefill_seconds = 0.0;      // until every rank knows the first token
-  double first_token_seconds = 0.0;  // the same; of a further question: since it was asked
-  double decode_seconds = 0.0;       // from there to the last token
-  PhaseSeconds phase_seconds{};      // of the prefill on this rank; they add up to prefill_seconds
+  std::vector<std::int32_t> tokens;     // the stop token included
+  bool stopped = false;                 // by a stop token, else by the length
+  std::vector<float> logits;            // [tokens, vocabulary] on rank 0, if kept
+  double prefill_seconds = 0.0;         // until every rank knows the first token
+  double first_token_seconds = 0.0;     // the same; of a further question: since it was asked
+  double decode_seconds = 0.0;          // from there to the last token
+  PhaseSeconds phase_seconds{};         // of the prefill on this rank; they add up to prefill_seconds
+  PhaseSeconds decode_phase_seconds{};  // on this rank; not of further questions
 };
 
 /// Prefills and decodes at most `max_new_tokens` tokens; rank 0 takes the largest logit, the lower id on ties. The

@@ -99,11 +99,11 @@ void write_work(h5::File& file, const BenchResults& results, hsize_t ranks) {
 void write_memory(h5::File& file, const BenchResults& results, hsize_t ranks) {
   file.create_group("memory");
   file.write("memory/loaded_bytes", results.loaded_bytes,
-             {"resident with the weights and no document, per rank; 0 if unknown", "bytes"});
+             {"resident with the weights and no document, per rank, what ranks share in parts; 0 if unknown", "bytes"});
   write_rows(file, "memory/needed_bytes", results.cases, &BenchCase::needed_bytes, {ranks},
              {"memory that the document takes, computed before, per rank; weights not counted", "bytes"});
   write_rows(file, "memory/peak_bytes", results.cases, &BenchCase::peak_bytes, {ranks},
-             {"largest resident size of the process, per rank; 0 if unknown", "bytes"});
+             {"largest resident size of the process, per rank, what ranks share in parts; 0 if unknown", "bytes"});
 }
 
 void write_peaks(h5::File& file, const BenchPeaks& peaks) {

@@ -76,6 +76,12 @@ class BenchTest(ProgramTest):
                                        "--dtype", "fp32", "--passing-length", 7, "--anchor-length", 48, ranks=2)
             self.assertEqual((data["cases/passing_length"][0], data["cases/anchor_length"][0]), (7, 48))
 
+    def test_every_method(self):
+        for method in ("apb", "star", "full", "ring", "ulysses"):
+            data, _, _, _ = self.bench("--lengths", 300, "--repeats", 1, "--method", method, "--decode-tokens", 2, ranks=2)
+            self.assertEqual(data["cases/method"][0].decode(), method)
+            self.assertTrue((data["work/flops"].sum(2) > 0).all())
+
     def test_errors(self):
         taken = self.folder / "taken.h5"
         taken.write_bytes(b"x")
