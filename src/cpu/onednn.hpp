@@ -41,6 +41,9 @@ class Scratch {
   std::size_t bytes_ = 0;
 };
 
+/// Whether oneDNN's fast products take weights of this type as blocked_weight lays them out; if not, theirs is plain.
+bool has_blocked_products(DataType type);
+
 /// The type that products of `compute_type` are computed in: f32 also for bf16 where the processor has no bf16
 /// instructions, and oneDNN only a slow reference.
 DataType product_type(DataType compute_type);
@@ -52,8 +55,9 @@ dnnl::memory::desc dense(DataType type, std::int64_t rows, std::int64_t columns)
 /// A matrix [rows, columns], one column after the other.
 dnnl::memory::desc transposed(DataType type, std::int64_t rows, std::int64_t columns);
 
-/// A matrix [rows, columns] in the layout that oneDNN likes best.
-dnnl::memory::desc any_matrix(DataType type, std::int64_t rows, std::int64_t columns);
+/// A matrix [rows, columns] in strips of 64 columns, words of 32 bits along the rows, 16 words to a block (filled up
+/// with zeros): what oneDNN chooses itself for weights on processors with AVX-512 or AMX.
+dnnl::memory::desc blocked_weight(DataType type, std::int64_t rows, std::int64_t columns);
 
 struct ProductShape {
   dnnl::memory::desc left;   // [m, k]
