@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "cpu/attention.hpp"
+#include "cpu/attention/attention.hpp"
 #include "cpu/convert.hpp"
 #include "cpu/elementwise.hpp"
 #include "cpu/gemm.hpp"

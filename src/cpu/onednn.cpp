@@ -32,17 +32,6 @@ bool is_fast_with_blocked_weights(DataType type) {
 
 }  // namespace
 
-std::byte* Scratch::reserve(std::size_t bytes) {
-  if (bytes > bytes_) {
-    data_.reset();
-    bytes_ = 0;
-    data_ = std::unique_ptr<std::byte[], Release>(new (alignment) std::byte[bytes]);
-    bytes_ = bytes;
-    std::memset(data_.get(), 0, bytes);
-  }
-  return data_.get();
-}
-
 bool has_blocked_products(DataType type) {
   static const bool with_bf16 = is_fast_with_blocked_weights(DataType::bf16);
   static const bool with_f32 = is_fast_with_blocked_weights(DataType::f32);

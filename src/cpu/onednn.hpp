@@ -6,9 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <dnnl.hpp>
-#include <memory>
-#include <new>
 
+#include "cpu/scratch.hpp"
 #include "device/view.hpp"
 
 namespace apb::cpu {
@@ -23,22 +22,6 @@ class ScopedThreads {
 
  private:
   int saved_;
-};
-
-/// Work space that only grows; zero when new, so that no NaN comes from nowhere.
-class Scratch {
- public:
-  /// At least this many bytes; what was in there is lost when it grows.
-  std::byte* reserve(std::size_t bytes);
-  std::byte* data() const { return data_.get(); }
-
- private:
-  static constexpr std::align_val_t alignment{64};
-  struct Release {
-    void operator()(std::byte* data) const { operator delete[](data, alignment); }
-  };
-  std::unique_ptr<std::byte[], Release> data_;
-  std::size_t bytes_ = 0;
 };
 
 /// Whether oneDNN's fast products take weights of this type as blocked_weight lays them out; if not, theirs is plain.

@@ -17,6 +17,7 @@ Buffer norm_weight(Device& device, const WeightSource& source, const std::string
 
 std::vector<ConstView> views_of(const std::vector<HostMatrix>& matrices) {
   std::vector<ConstView> views;
+  views.reserve(matrices.size());
   for (const HostMatrix& matrix : matrices) views.push_back(matrix.view);
   return views;
 }
