@@ -21,6 +21,8 @@ namespace apb::cuda {
 inline constexpr int tile = 64;
 /// Entries of one attention's `visible`, at most.
 inline constexpr int largest_slot_table = 1024;
+/// Tokens that a selection pools over, at most.
+inline constexpr int largest_pool_window = 1025;
 
 /// A slot holds, per KV head, keys [capacity, head_dim] and then values [capacity, head_dim], row-major bf16.
 inline std::size_t slot_bytes(int capacity, const HeadShape& shape) {
@@ -56,6 +58,11 @@ cudaError_t silu_multiply(cudaStream_t stream, ConstView gate_up, View out);
 cudaError_t argmax(cudaStream_t stream, ConstView x, View out);
 /// destination (f32 or bf16) = source (f32, bf16 or f16), both on the device.
 cudaError_t convert(cudaStream_t stream, ConstView source, View destination);
+
+// --- partials.cu
+// ------------------------------------------------------------------------------------------------------
+cudaError_t add_partial(cudaStream_t stream, const HeadShape& shape, const PartialAttention& partial, View output,
+                        View log_sum_exp);
 
 // --- selection.cu
 // -----------------------------------------------------------------------------------------------------

@@ -67,8 +67,12 @@ class Communicator {
   void enter_stage(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
     stage_.clear();  // keeps its memory: this is called in the layer loop
     fmt::format_to(std::back_inserter(stage_), format, std::forward<Arguments>(arguments)...);
+    stage_entered();
   }
   const std::string& stage() const { return stage_; }
+
+ protected:
+  virtual void stage_entered() {}
 
  private:
   std::string stage_ = "start";

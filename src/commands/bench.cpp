@@ -105,7 +105,7 @@ Partition partition_for(const Bench& bench, int context) {
   agree(bench.world, [&] {
     partition = make_partition(lengths, bench.options.run.method, bench.world.size(), bench.device.tile());
   });
-  check_memory(bench.world, bench.device, bench.model, *partition, bench.options.run, bench.info.hosts);
+  check_memory(bench.world, bench.device, bench.model, *partition, bench.options.run);
   return *partition;
 }
 
@@ -202,16 +202,19 @@ void print_model(const BenchOptions& options, const ModelConfig& config, const R
 
 }  // namespace
 
-ExitCode bench(const BenchOptions& options, const std::string& command_line, Communicator& world) {
-  const bool coordinates = world.rank() == 0;
+ExitCode bench(const BenchOptions& options, const std::string& command_line, Communicator& host) {
+  const bool coordinates = host.rank() == 0;
   ModelConfig config;
-  agree(world, [&] {
-    check_blocks(options.run.method, world.size());
+  agree(host, [&] {
+    check_blocks(options.run.method, host.size());
     if (coordinates) check_output(options.run);
     config = choose_config(options);
-    check_heads(options.run.method, config.head_shape(), world.size());
+    check_heads(options.run.method, config.head_shape(), host.size());
   });
-  const auto device = make_device(options.run, world);
+  const Backend backend = make_backend(options.run, host);
+  const auto& device = backend.device;
+  Communicator& world = backend.communicator(host);
+  agree(world, [&] { device->check_heads(config.head_shape()); });
   const int threads = choose_threads(options.run.threads, world);
   BenchResults results{.info = describe_run(options.run, options_as_json(options), command_line, *device, world),
                        .query_length = options.query_length,

@@ -9,8 +9,8 @@
 
 namespace apb {
 
-/// Measures every length over the ranks of `world`, prints a table and writes a file if asked to. Errors are thrown on
+/// Measures every length over the ranks of `host`, prints a table and writes a file if asked to. Errors are thrown on
 /// all ranks alike.
-ExitCode bench(const BenchOptions& options, const std::string& command_line, Communicator& world);
+ExitCode bench(const BenchOptions& options, const std::string& command_line, Communicator& host);
 
 }  // namespace apb

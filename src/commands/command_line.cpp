@@ -98,8 +98,10 @@ void bind_shared(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   app.add_option("--retaining-heads", run.retaining_heads, "safetensors file for --compressor retaining-heads");
   add_choice(app, "--overlap", run.overlap, overlaps(),
              "attend to own blocks while ranks exchange; auto: where the ranks span hosts");
-  add_text_choice(app, "--device", run.device, {"auto", "cpu"}, "where to compute");
-  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
+  add_text_choice(app, "--device", run.device, {"auto", "cpu", "cuda"},
+                  "where to compute; auto: a GPU for each rank where there is one, else the CPU");
+  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"},
+                  "type of weights, activations and KV cache; GPUs compute in bf16");
   app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
       ->check(CLI::PositiveNumber);
   app.add_option("--timeout", run.timeout, "end the run when ranks wait longer than this for one, in seconds [never]")
@@ -163,6 +165,12 @@ void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
   bind_method(app, plan.method, on_off);
 }
 
+/// What run and bench cannot combine.
+std::string mismatch(const RunOptions& run) {
+  if (run.device == "cuda" && run.dtype != "bf16") return "--device cuda computes in bf16: leave --dtype fp32 out";
+  return {};
+}
+
 std::string retaining_heads_mismatch(const RunOptions& run) {
   const bool wants_heads = run.method.compressor == CompressorKind::retaining_heads && run.method.method == Method::apb;
   if (wants_heads && run.retaining_heads.empty()) return "--compressor retaining-heads needs --retaining-heads FILE";
@@ -176,6 +184,7 @@ std::string inconsistency(const RunOptions& run) {
   if (!run.input.empty() && run.output.empty()) return "--output FILE.h5 is missing";
   if (!run.input.empty() && !run.question.empty()) return "--question goes with --document; --input holds its own";
   if (!run.document.empty() && run.question.empty()) return "--question \"...\" is missing";
+  if (const std::string why = mismatch(run); !why.empty()) return why;
   return retaining_heads_mismatch(run);
 }
 
@@ -185,6 +194,7 @@ std::string inconsistency(const PlanOptions& plan) { return plan.model.empty() &
 
 std::string inconsistency(const BenchOptions& bench) {
   if (bench.run.model.empty() && bench.shape.empty()) return no_model;
+  if (const std::string why = mismatch(bench.run); !why.empty()) return why;
   const bool makes_heads = !bench.shape.empty() && bench.run.retaining_heads.empty();  // random ones
   return makes_heads ? "" : retaining_heads_mismatch(bench.run);
 }

@@ -20,10 +20,12 @@ Model load_on_all_ranks(Device& device, Communicator& world, const ModelConfig& 
   agree(world, [&] {
     if (sources.retaining_heads) model.retaining_heads = load_retaining_heads(device, config, *sources.retaining_heads);
   });
+  device.synchronize();
   if (world.rank() == 0) {
     const std::chrono::duration<double> seconds = Clock::now() - start;
-    std::cerr << fmt::format("model loaded in {:.2f} s, {:.2f} GB\n", seconds.count(),
-                             static_cast<double>(weight_bytes(model)) / 1e9);
+    const double gigabytes = static_cast<double>(weight_bytes(model)) / 1e9;
+    std::cerr << fmt::format("model loaded in {:.2f} s, {:.2f} GB, {:.1f} GB/s\n", seconds.count(), gigabytes,
+                             gigabytes / seconds.count());
   }
   return model;
 }

@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "context/block_rows.hpp"
+#include "context/memory.hpp"
+#include "context/query_parts.hpp"
 #include "model/rope.hpp"
 
 namespace apb {
@@ -15,6 +17,9 @@ Forward::Forward(const Setup& setup)
       partition_(setup.partition),
       shape_(setup.model.config.head_shape()),
       rank_(setup.communicator.rank()) {
+  device_.reserve(
+      shape_, partition_.blocks.front().length(),
+      memory_needed(device_, model_, partition_, setup.options, rank_, setup.keep_selection, setup.overlap));
   const auto& lengths = partition_.lengths;
   const std::int64_t positions = lengths.context + lengths.query_capacity();
   const auto angles = rotary_table(model_.config, positions);
@@ -47,16 +52,15 @@ void Forward::reserve_query_rows() {
   query_rows_ = {.hidden = hidden_.view(DataType::f32, rows, model_.config.hidden),
                  .query = queries_.view(type, rows, shape_.query_columns()),
                  .first_position = partition_.lengths.context};
-  const std::int64_t part = shape_.query_columns() + shape_.heads;
-  question_parts_ = device_.allocate(view_bytes(DataType::f32, partition_.ranks, rows * part));
-  decode_parts_ = device_.allocate(view_bytes(DataType::f32, partition_.ranks, part));
+  question_parts_ = device_.allocate(view_bytes(DataType::f32, partition_.ranks, query_part_elements(shape_, rows)));
+  decode_parts_ = device_.allocate(view_bytes(DataType::f32, partition_.ranks, query_part_elements(shape_, 1)));
   decode_tables_ = query_tables(decode_parts_, 1);
 }
 
 /// The partial outputs of all ranks, and of this one what it does not attend for: heads that have seen nothing.
 Forward::QueryTables Forward::query_tables(const Buffer& parts, std::int64_t rows) {
   const std::int64_t outputs = rows * shape_.query_columns();
-  const std::int64_t part = outputs + rows * shape_.heads;
+  const std::int64_t part = query_part_elements(shape_, rows);
   QueryTables tables;
   tables.parts = parts.view(DataType::f32, partition_.ranks, part);
   for (int rank = 0; rank < partition_.ranks; ++rank) {

@@ -4,6 +4,7 @@
 
 #include "context/block_rows.hpp"
 #include "context/methods/ulysses.hpp"
+#include "context/query_parts.hpp"
 #include "context/running_attention.hpp"
 #include "device/key_value_store.hpp"
 
@@ -133,8 +134,8 @@ std::size_t memory_needed(const Device& device, const Model& model, const Partit
   add_rows(sum, device, config, query);
   const bool keeps_query = partition.method != Method::ulysses && partition.last_rank() == rank;
   sum.add(static_cast<std::size_t>(keeps_query ? config.layers : 1) * slot_for(device, shape, query_capacity));
-  sum.add(DataType::f32, partition.ranks, (query + 1) * (shape.query_columns() + shape.heads));  // partial outputs
-  sum.add(type, query, shape.query_columns());                                                   // merged
+  sum.add(DataType::f32, partition.ranks, query_part_elements(shape, query) + query_part_elements(shape, 1));
+  sum.add(type, query, shape.query_columns());  // merged
   sum.add(type, 1, config.hidden);
   if (model.head) sum.add(DataType::f32, 1, config.vocabulary);
   return sum.bytes();

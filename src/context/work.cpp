@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "context/methods/ulysses.hpp"
+#include "context/query_parts.hpp"
 #include "device/key_value_store.hpp"
 
 namespace apb {
@@ -227,8 +228,8 @@ double prefill_bytes_sent(const Device& device, const ModelConfig& config, const
     part = exchanges * ((sharded ? slot(partition.anchor_capacity) : 0.0) +
                         partition.blocks_per_rank() * slot(partition.passing_capacity));
   }
-  const double query = config.layers * static_cast<double>(partition.lengths.query) *
-                       (shape.query_columns() + shape.heads) * sizeof(float);
+  const double query = static_cast<double>(config.layers) * sizeof(float) *
+                       static_cast<double>(query_part_elements(shape, partition.lengths.query));
   return (partition.ranks - 1) * (part + query);
 }
 
