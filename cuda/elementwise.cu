@@ -2,9 +2,12 @@
 // least. Their C++ counterparts are src/cpu/elementwise.cpp and merge.cpp.
 #include <cuda_runtime.h>
 
-#include "block.cuh"
-#include "kernels.hpp"
-#include "rows.cuh"
+#include <climits>
+#include <cmath>
+
+#include "cuda/block.cuh"
+#include "cuda/kernels.hpp"
+#include "cuda/rows.cuh"
 
 namespace apb::cuda {
 namespace {
@@ -183,7 +186,7 @@ struct Largest {
 
 constexpr int argmax_threads = 1024;
 
-/// One block a row. Budget: 40 registers, 256 bytes shared.
+/// One block a row. Budget: 64 registers, 256 bytes shared.
 template <int Width>
 __global__ void __launch_bounds__(argmax_threads)
     argmax_rows(Rows<const float> x, int columns, Rows<std::int32_t> out) {

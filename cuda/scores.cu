@@ -1,7 +1,7 @@
 // Scores of a block's tokens. The C++ counterpart is in src/cpu/selection.cpp.
 #include <cuda_runtime.h>
 
-#include "heads.cuh"
+#include "cuda/heads.cuh"
 
 namespace apb::cuda {
 namespace {

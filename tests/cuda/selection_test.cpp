@@ -6,10 +6,10 @@
 #include <limits>
 #include <numeric>
 
-#include "../compare.hpp"
-#include "cases.hpp"
-#include "device_memory.hpp"
-#include "kernels.hpp"
+#include "compare.hpp"
+#include "cuda/cases.hpp"
+#include "cuda/device_memory.hpp"
+#include "cuda/kernels.hpp"
 
 namespace apb::cuda {
 namespace {
