@@ -109,17 +109,19 @@ struct Merge {
   __device__ void operator()(std::int64_t row, int column) const {
     const int head = column / head_dim;
     float largest = -INFINITY;
+#pragma unroll 2
     for (int i = 0; i < partials.count; ++i) largest = fmaxf(largest, log_sum_exp(i, row, head));
     Floats<Width> sum{};
     float weights = 0.0F;
+#pragma unroll 2
     for (int i = 0; i < partials.count; ++i) {
-      const float exponent = log_sum_exp(i, row, head);
-      if (exponent == -INFINITY) continue;
-      const float weight = expf(exponent - largest);
-      weights += weight;
       const auto values = load<Width>(partials.output[i] + row * partials.output_stride[i] + column);
+      const float exponent = log_sum_exp(i, row, head);
+      const bool counts = exponent != -INFINITY;
+      const float weight = counts ? expf(exponent - largest) : 0.0F;
+      weights += weight;
 #pragma unroll
-      for (int k = 0; k < Width; ++k) sum.at[k] += weight * values.at[k];
+      for (int k = 0; k < Width; ++k) sum.at[k] += counts ? weight * values.at[k] : 0.0F;
     }
     const float factor = weights == 0.0F ? 0.0F : 1.0F / weights;
     for (float& value : sum.at) value *= factor;

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Checks and measures the CUDA device on this machine's GPUs: builds with the preset `cuda`, runs the kernels' tests at
+# all sizes, NCCL's with two GPUs or more, the kernels' tests under compute-sanitizer where there is one, and then the
+# benchmarks. What is skipped is said, with the reason, and once more at the end. Exits 1 if anything failed.
+#
+#     tests/gpu/run.sh                                 # everything
+#     APB_BENCH_SHAPE=smollm2-135m tests/gpu/run.sh    # another model for `apb bench`
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+build=build/cuda
+shape=${APB_BENCH_SHAPE:-llama-3.1-8b}
+passed=() failed=() skipped=()
+
+# check NAME COMMAND...: runs it and keeps the result for the summary.
+check() {
+  local name=$1
+  shift
+  printf '\n== %s\n' "$name"
+  if "$@"; then passed+=("$name"); else failed+=("$name (exit code $?)"); fi
+}
+
+skip() {
+  printf '\n== %s: skipped, %s\n' "$1" "$2"
+  skipped+=("$1: $2")
+}
+
+stop() {
+  echo "tests/gpu/run.sh: $*" >&2
+  exit 1
+}
+
+command -v nvidia-smi >/dev/null || stop "no NVIDIA driver here (nvidia-smi is missing); ./tests/run.sh needs no GPU"
+gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || stop "nvidia-smi finds no GPU"
+[[ -n ${CUDACXX:-} ]] || command -v nvcc >/dev/null || PATH=${CUDA_HOME:-/usr/local/cuda}/bin:$PATH
+[[ -n ${CUDACXX:-} ]] || command -v nvcc >/dev/null || stop "no nvcc here: install the CUDA toolkit, or set CUDA_HOME"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+
+source jobs/dependencies.sh
+install_dependencies || exit 1
+cmake --preset cuda -DPython3_EXECUTABLE="$APB_PYTHON" --log-level=WARNING &&
+  cmake --build --preset cuda || stop "the build failed"
+
+check "kernels and device, all sizes" env APB_GPU_TESTS=large "$build/tests/test_cuda"
+
+if ((gpus < 2)); then
+  skip "NCCL" "there is one GPU, it takes two"
+else
+  for ((ranks = 2; ranks <= gpus && ranks <= 8; ranks *= 2)); do
+    check "NCCL between $ranks GPUs" \
+      mpirun -n "$ranks" --oversubscribe --bind-to none "$build/tests/test_cuda_mpi"
+  done
+fi
+
+if ! command -v compute-sanitizer >/dev/null; then
+  skip "compute-sanitizer" "it is not installed (it comes with the CUDA toolkit)"
+else
+  for tool in memcheck racecheck initcheck synccheck; do
+    check "compute-sanitizer, $tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/test_cuda" \
+      --gtest_brief=1
+  done
+fi
+
+check "speed of attention" "$build/tests/cuda_attention_benchmark"
+check "speed of the other kernels" "$build/tests/cuda_kernels_benchmark"
+if "$build/apb" bench --help >/dev/null 2>&1; then
+  check "apb bench, $shape" "$build/apb" bench --shape "$shape" --layers 4 --device cuda --roofline
+else
+  skip "apb bench" "this version of apb has no such command"
+fi
+
+printf '\n'
+for name in "${passed[@]}"; do echo "passed   $name"; done
+for name in "${skipped[@]}"; do echo "skipped  $name"; done
+for name in "${failed[@]}"; do echo "FAILED   $name"; done
+((${#failed[@]} == 0))
