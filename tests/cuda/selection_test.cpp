@@ -223,7 +223,7 @@ TEST(Select, OrdersNeighbouringNumbers) {
     const float near_one = 1.0F + static_cast<float>(std::abs(step)) * 0x1p-23F;
     scores.push_back(static_cast<double>(step < 0 ? -near_one : near_one));
   }
-  for (const std::int64_t count : {1, 149, 151, 152, 300}) expect_selection({301, 1, 1, 0, count}, scores);
+  for (const std::int64_t count : {1, 149, 150, 151, 152, 153, 300}) expect_selection({301, 1, 1, 0, count}, scores);
 }
 
 TEST(Select, ExcludesAfterPooling) {
