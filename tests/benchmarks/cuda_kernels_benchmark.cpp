@@ -1,5 +1,6 @@
-// Times the CUDA kernels but attention at the shapes of an 8B Llama layer, and sets them against the bytes that they have to
-// move: `cuda_kernels_benchmark [rows] [GB/s]`, the latter what the GPU's memory delivers at most (3350: an H100's).
+// Times the CUDA kernels but attention at the shapes of an 8B Llama layer, and sets them against the bytes that they
+// have to move: `cuda_kernels_benchmark [rows] [GB/s]`, the latter what the GPU's memory delivers at most (3350: an
+// H100's).
 #include <algorithm>
 #include <cstdio>
 #include <functional>

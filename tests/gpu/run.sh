@@ -31,6 +31,9 @@ stop() {
 
 command -v nvidia-smi >/dev/null || stop "no NVIDIA driver here (nvidia-smi is missing); ./tests/run.sh needs no GPU"
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || stop "nvidia-smi finds no GPU"
+if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
+  gpus=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l)
+fi
 [[ -n ${CUDACXX:-} ]] || command -v nvcc >/dev/null || PATH=${CUDA_HOME:-/usr/local/cuda}/bin:$PATH
 [[ -n ${CUDACXX:-} ]] || command -v nvcc >/dev/null || stop "no nvcc here: install the CUDA toolkit, or set CUDA_HOME"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
@@ -39,6 +42,9 @@ source jobs/dependencies.sh
 install_dependencies || exit 1
 cmake --preset cuda -DPython3_EXECUTABLE="$APB_PYTHON" --log-level=WARNING || stop "cmake --preset cuda failed"
 cmake --build --preset cuda || stop "the build failed"
+if "$build/tests/test_cuda" --gtest_filter='ScoreRecent*' | grep -q 'no GPU here'; then
+  stop "the CUDA runtime cannot use the GPU that nvidia-smi shows: is the driver too old for this toolkit?"
+fi
 
 check "kernels and device, all sizes" env APB_GPU_TESTS=large "$build/tests/test_cuda"
 
@@ -63,10 +69,10 @@ fi
 
 check "speed of attention" "$build/tests/cuda_attention_benchmark"
 check "speed of the other kernels" "$build/tests/cuda_kernels_benchmark"
-if "$build/apb" bench --help >/dev/null 2>&1; then
-  check "apb bench, $shape" "$build/apb" bench --shape "$shape" --layers 4 --device cuda --roofline
-else
-  skip "apb bench" "this version of apb has no such command"
+bench=("$build/apb" bench --shape "$shape" --layers 4 --lengths "8192,32768" --device cuda --roofline)
+check "apb bench, $shape, one GPU" "${bench[@]}"
+if ((gpus > 1)); then
+  check "apb bench, $shape, $gpus GPUs" mpirun -n "$gpus" --bind-to none "${bench[@]}"
 fi
 
 printf '\n'
