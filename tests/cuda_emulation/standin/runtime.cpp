@@ -98,17 +98,13 @@ OperationHandle Runtime::enqueue(cudaStream_t stream, std::string name, std::fun
 
 Stream* Runtime::find(cudaStream_t stream) const {
   if (stream == nullptr || stream == cudaStreamLegacy) return scheduler.default_stream().get();
-  for (const auto& known : streams) {
-    if (static_cast<void*>(known.get()) == static_cast<void*>(stream)) return known.get();
-  }
-  return nullptr;
+  const auto found = streams.find(stream);
+  return found == streams.end() ? nullptr : found->second.get();
 }
 
 Event* Runtime::find(cudaEvent_t event) const {
-  for (const auto& known : events) {
-    if (static_cast<void*>(known.get()) == static_cast<void*>(event)) return known.get();
-  }
-  return nullptr;
+  const auto found = events.find(event);
+  return found == events.end() ? nullptr : found->second.get();
 }
 
 MemoryKind Runtime::kind_of(const void* pointer) {

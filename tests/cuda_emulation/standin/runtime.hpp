@@ -11,7 +11,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -98,10 +97,10 @@ class Runtime {
   ptx::Machine machine;
   FatBinaries binaries;
   Scheduler scheduler;
-  std::set<StreamHandle> streams;
-  std::set<std::unique_ptr<Event>> events;
-  std::map<const void*, PinnedMemory> pinned;  // by address
-  std::vector<PinnedUse> pinned_uses;          // some of which are over
+  std::map<const void*, StreamHandle> streams;           // by handle
+  std::map<const void*, std::unique_ptr<Event>> events;  // by handle
+  std::map<const void*, PinnedMemory> pinned;            // by address
+  std::vector<PinnedUse> pinned_uses;                    // some of which are over
 
  private:
   Runtime();

@@ -1,6 +1,7 @@
 // The CUDA runtime's functions about streams and events.
 #include <chrono>
 #include <memory>
+#include <utility>
 
 #include "runtime.hpp"
 
@@ -35,7 +36,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* handle, unsigned flags, i
   Runtime& runtime = Runtime::instance();
   return runtime.call([&] {
     const StreamHandle stream = runtime.scheduler.create_stream((flags & cudaStreamNonBlocking) == 0);
-    runtime.streams.insert(stream);
+    runtime.streams.emplace(stream.get(), stream);
     *handle = reinterpret_cast<cudaStream_t>(stream.get());
     return cudaSuccess;
   });
@@ -56,7 +57,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 cudaError_t cudaStreamDestroy(cudaStream_t handle) {
   return with_stream(handle, [](Runtime& runtime, Stream& stream) {
     Scheduler::close(stream);
-    std::erase_if(runtime.streams, [&](const StreamHandle& known) { return known.get() == &stream; });
+    runtime.streams.erase(&stream);
     return cudaSuccess;
   });
 }
@@ -107,9 +108,10 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void*
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned flags) {
   Runtime& runtime = Runtime::instance();
   return runtime.call([&] {
-    const auto event = runtime.events.insert(std::make_unique<Event>()).first;
-    (*event)->timed = (flags & cudaEventDisableTiming) == 0;
-    *handle = reinterpret_cast<cudaEvent_t>(event->get());
+    auto event = std::make_unique<Event>();
+    event->timed = (flags & cudaEventDisableTiming) == 0;
+    *handle = reinterpret_cast<cudaEvent_t>(event.get());
+    runtime.events.emplace(*handle, std::move(event));
     return cudaSuccess;
   });
 }
@@ -118,7 +120,7 @@ cudaError_t cudaEventCreate(cudaEvent_t* handle) { return cudaEventCreateWithFla
 
 cudaError_t cudaEventDestroy(cudaEvent_t handle) {
   return with_event(handle, [](Runtime& runtime, const Event& event) {
-    std::erase_if(runtime.events, [&](const auto& known) { return known.get() == &event; });
+    runtime.events.erase(&event);
     return cudaSuccess;
   });
 }
