@@ -27,7 +27,7 @@ struct Layout {
   std::uint64_t rows, columns;
   std::int64_t stride;  // from column to column
 };
-struct Operation {
+struct Description {
   cublasComputeType_t compute;
   cudaDataType_t scale;
   cublasOperation_t transpose_a, transpose_b;
@@ -88,7 +88,7 @@ cublasStatus_t refuse(cublasStatus_t status, const std::string& why) {
 std::size_t size_of(cudaDataType_t type) { return type == CUDA_R_32F ? 4 : 2; }
 bool is_output(cudaDataType_t type) { return type == CUDA_R_32F || type == CUDA_R_16BF; }
 
-bool known(const Operation& operation, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
+bool known(const Description& operation, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
   const bool bias = operation.epilogue == CUBLASLT_EPILOGUE_BIAS;
   return operation.compute == CUBLAS_COMPUTE_32F && operation.scale == CUDA_R_32F &&
          operation.transpose_a == CUBLAS_OP_T && operation.transpose_b == CUBLAS_OP_N &&
@@ -102,7 +102,7 @@ bool fits(const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
          d.columns == b.columns && c.rows == d.rows && c.columns == d.columns;
 }
 
-std::uint64_t fingerprint_of(const Operation& operation, std::initializer_list<Layout> layouts) {
+std::uint64_t fingerprint_of(const Description& operation, std::initializer_list<Layout> layouts) {
   std::uint64_t hash = static_cast<std::uint64_t>(operation.epilogue);
   const auto mix = [&](std::uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15U; };
   for (const Layout& layout : layouts) {
@@ -116,7 +116,7 @@ std::uint64_t fingerprint_of(const Operation& operation, std::initializer_list<L
 
 /// One product, when it runs.
 struct Product {
-  Operation operation;
+  Description operation;
   Layout a_layout, b_layout, d_layout, c_layout;
   const std::byte *a, *b, *c;
   std::byte* d;
@@ -244,14 +244,15 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) { retu
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasComputeType_t compute,
                                         cudaDataType_t scale) {
-  return create(operation, Operation{compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, {}, nullptr});
+  return create(operation,
+                Description{compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, {}, nullptr});
 }
 
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t operation) { return destroy(operation); }
 
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t handle, cublasLtMatmulDescAttributes_t attribute,
                                               const void* data, std::size_t bytes) {
-  auto operation = content_of<Operation>(handle);
+  auto operation = content_of<Description>(handle);
   cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
   if (attribute == CUBLASLT_MATMUL_DESC_TRANSA) status = set(operation.transpose_a, data, bytes);
   if (attribute == CUBLASLT_MATMUL_DESC_TRANSB) status = set(operation.transpose_b, data, bytes);
@@ -287,7 +288,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t /*handle*/, cubla
                                               cublasLtMatrixLayout_t c_handle, cublasLtMatrixLayout_t d_handle,
                                               cublasLtMatmulPreference_t preference_handle, int wanted,
                                               cublasLtMatmulHeuristicResult_t* results, int* found) {
-  const auto operation = content_of<Operation>(operation_handle);
+  const auto operation = content_of<Description>(operation_handle);
   const auto a = content_of<Layout>(a_handle), b = content_of<Layout>(b_handle);
   const auto c = content_of<Layout>(c_handle), d = content_of<Layout>(d_handle);
   const auto preference = content_of<Preference>(preference_handle);
@@ -316,7 +317,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t 
                               const cublasLtMatmulAlgo_t* algorithm_handle, void* workspace,
                               std::size_t given_workspace, cudaStream_t stream) {
   const auto algorithm = content_of<Algorithm>(algorithm_handle);
-  const Product product{.operation = content_of<Operation>(operation_handle),
+  const Product product{.operation = content_of<Description>(operation_handle),
                         .a_layout = content_of<Layout>(a_handle),
                         .b_layout = content_of<Layout>(b_handle),
                         .d_layout = content_of<Layout>(d_handle),
