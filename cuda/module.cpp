@@ -1,0 +1,1 @@
+// The module's entry: what the program finds in it at run time.
