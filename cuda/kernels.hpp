@@ -21,6 +21,8 @@ namespace apb::cuda {
 inline constexpr int tile = 64;
 /// Entries of one attention's `visible`, at most.
 inline constexpr int largest_slot_table = 1024;
+/// Tokens that a selection pools over, at most.
+inline constexpr int largest_pool_window = 1025;
 
 /// A slot holds, per KV head, keys [capacity, head_dim] and then values [capacity, head_dim], row-major bf16.
 inline std::size_t slot_bytes(int capacity, const HeadShape& shape) {
