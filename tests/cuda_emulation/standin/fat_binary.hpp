@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "cuda_emulation/ptx/machine.hpp"
+#include "ptx/machine.hpp"
 
 namespace apb::emulation {
 

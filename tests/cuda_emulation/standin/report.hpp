@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "cuda_emulation/ptx/machine.hpp"
+#include "ptx/machine.hpp"
 
 namespace apb::emulation {
 

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda_emulation/ptx/machine.hpp"
+#include "ptx/machine.hpp"
 #include "fat_binary.hpp"
 #include "scheduler.hpp"
 #include "settings.hpp"

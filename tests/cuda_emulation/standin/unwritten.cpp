@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cuda_emulation/ptx/shadow.hpp"
+#include "ptx/shadow.hpp"
 
 namespace apb::emulation {
 

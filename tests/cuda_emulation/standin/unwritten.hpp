@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cuda_emulation/ptx/machine.hpp"
+#include "ptx/machine.hpp"
 
 namespace apb::emulation {
 
