@@ -38,7 +38,7 @@ struct RunOptions {
   MethodOptions method;
   std::filesystem::path retaining_heads;  // safetensors of the retaining heads
   int max_new_tokens = 128;               // tokens to generate at most
-  std::string device = "auto";            // auto, cpu
+  std::string device = "auto";            // auto, cpu, cuda
   std::string dtype = "bf16";             // bf16 or fp32
   int threads = 0;                        // per rank; 0: SLURM_CPUS_PER_TASK, else the cores bound to the rank
   std::string prompt_template = "auto";   // auto, none, llama2, llama3, chatml

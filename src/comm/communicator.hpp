@@ -24,6 +24,8 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  /// Among the ranks of this node.
+  virtual int node_rank() const { return 0; }
 
   /// All ranks' parts to all ranks, in place; row r of `parts` [size, part] is rank r's. Three ranks:
   ///
@@ -43,7 +45,7 @@ class Communicator {
   virtual int max(int value) = 0;
 
   /// For people: what the ranks do from now on. Named when one of them stops answering.
-  void enter_stage(std::string stage) { stage_ = std::move(stage); }
+  virtual void enter_stage(std::string stage) { stage_ = std::move(stage); }
   const std::string& stage() const { return stage_; }
 
  private:

@@ -34,6 +34,15 @@ class MpiTransfer : public Transfer {
   MPI_Request request_ = MPI_REQUEST_NULL;
 };
 
+int rank_on_node(MPI_Comm comm) {
+  MPI_Comm node = MPI_COMM_NULL;
+  int rank = 0;
+  check_mpi(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_rank(node, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
+  return rank;
+}
+
 }  // namespace
 
 void check_mpi(int code, const char* call) {
@@ -64,6 +73,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm parent, double limit_seconds) : roll_c
   check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+  node_rank_ = rank_on_node(comm_);
 }
 
 MpiCommunicator::~MpiCommunicator() {

@@ -89,8 +89,10 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  add_text_choice(app, "--device", run.device, {"auto", "cpu"}, "where to compute");
-  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
+  add_text_choice(app, "--device", run.device, {"auto", "cpu", "cuda"},
+                  "where to compute; auto: a GPU for each rank where there is one, else the CPU");
+  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"},
+                  "type of weights, activations and KV cache; GPUs compute in bf16");
   app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
       ->check(CLI::PositiveNumber);
   add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama2", "llama3", "chatml"},
@@ -112,6 +114,7 @@ std::string inconsistency(const RunOptions& run) {
   const bool wants_heads = run.method.compressor == CompressorKind::retaining_heads && run.method.method == Method::apb;
   if (wants_heads && run.retaining_heads.empty()) return "--compressor retaining-heads needs --retaining-heads FILE";
   if (!run.retaining_heads.empty() && !wants_heads) return "--retaining-heads goes with --compressor retaining-heads";
+  if (run.device == "cuda" && run.dtype != "bf16") return "--device cuda computes in bf16: leave --dtype fp32 out";
   return {};
 }
 

@@ -5,9 +5,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <map>
+#include <optional>
 #include <string_view>
 
+#include "comm/gpu_module.hpp"
 #include "comm/mpi_communicator.hpp"
+#include "commands/load_module.hpp"
 #include "cpu/cpu_device.hpp"
 #include "error.hpp"
 
@@ -50,11 +54,82 @@ int choose_threads(int asked, Communicator& world) {
   return threads > 0 ? threads : bound_threads(world);
 }
 
+/// The GPU for this rank, by its number on the node; a process that sees one GPU has been given it.
+int gpu_of_rank(int visible, int node_rank) {
+  if (visible == 1) return 0;
+  if (node_rank >= visible) {
+    fail("this rank is number {} of its node, which has {} GPUs: start one rank for each GPU (docs/clusters.md)",
+         node_rank + 1, visible);
+  }
+  return node_rank;
+}
+
+/// Why ranks share a GPU; empty where each has its own.
+std::string sharing(Communicator& host, const std::string& gpu_id) {
+  const auto hosts = gather_texts(host, host_name());
+  const auto ids = gather_texts(host, gpu_id);
+  std::string why;
+  std::map<std::string, std::size_t> owners;
+  for (std::size_t rank = 0; rank < ids.size() && why.empty(); ++rank) {
+    const auto [owner, is_new] = owners.emplace(hosts[rank] + " " + ids[rank], rank);
+    if (is_new) continue;
+    why = fmt::format("ranks {} and {} share a GPU of host {}: start one rank for each GPU (docs/clusters.md)",
+                      owner->second, rank, hosts[rank]);
+  }
+  broadcast_text(host, why, 0);
+  return why;
+}
+
+struct Gpu {
+  const GpuModule* module = nullptr;
+  int number = 0;
+};
+
+/// A GPU for each rank; throws Error on all ranks alike where that cannot be.
+Gpu find_gpu(Communicator& host) {
+  Gpu gpu;
+  std::string id;
+  agree(host, [&] {
+    gpu.module = &load_cuda_module();
+    gpu.number = gpu_of_rank(gpu.module->visible_gpus(), host.node_rank());
+    id = gpu.module->gpu_id(gpu.number);
+  });
+  const std::string why_not = sharing(host, id);
+  agree(host, [&] {
+    if (!why_not.empty()) fail("{}", why_not);
+  });
+  return gpu;
+}
+
+/// Nothing where `auto` is to take the CPU.
+std::optional<Gpu> choose_gpu(const RunOptions& options, Communicator& host) {
+  if (options.device == "cpu" || (options.device == "auto" && options.dtype != "bf16")) return std::nullopt;
+  try {
+    return find_gpu(host);
+  } catch (const CommonError& error) {
+    if (options.device == "auto") return std::nullopt;
+    throw CommonError(fmt::format("--device cuda: {}", error.what()), error.exit_code());
+  }
+}
+
+Backend make_cuda_backend(const Gpu& gpu, Communicator& host) {
+  Backend backend;
+  agree(host, [&] { backend.device = gpu.module->make_device(gpu.number); });
+  backend.own_communicator = host.size() > 1 ? gpu.module->make_communicator(host, *backend.device)
+                                             : std::make_unique<SingleRankCommunicator>();
+  return backend;
+}
+
+Backend make_cpu_backend(const RunOptions& options, Communicator& host) {
+  return {.device = make_cpu_device({.threads = choose_threads(options.threads, host),
+                                     .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16})};
+}
+
 }  // namespace
 
-std::unique_ptr<Device> make_device(const RunOptions& options, Communicator& world) {
-  return make_cpu_device({.threads = choose_threads(options.threads, world),
-                          .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16});
+Backend make_backend(const RunOptions& options, Communicator& host) {
+  if (const auto gpu = choose_gpu(options, host)) return make_cuda_backend(*gpu, host);
+  return make_cpu_backend(options, host);
 }
 
 }  // namespace apb

@@ -9,7 +9,17 @@
 
 namespace apb {
 
-/// This rank's device. Collective, since ranks on one host share its cores.
-std::unique_ptr<Device> make_device(const RunOptions& options, Communicator& world);
+/// What a rank computes on, and what moves its memory to the others.
+struct Backend {
+  std::unique_ptr<Device> device{};
+  std::unique_ptr<Communicator> own_communicator{};  // none where the memory is the host's
+
+  Communicator& communicator(Communicator& host) const { return own_communicator ? *own_communicator : host; }
+};
+
+/// This rank's device, of the same kind on all ranks. Collective. `host`, the ranks that a process begins with, must
+/// outlive the backend. With --device cuda throws Error that says why there is no GPU to use; `auto` takes the CPU
+/// then.
+Backend make_backend(const RunOptions& options, Communicator& host);
 
 }  // namespace apb

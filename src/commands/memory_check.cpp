@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "comm/mpi_communicator.hpp"
 #include "context/memory.hpp"
 #include "error.hpp"
 
@@ -43,26 +44,33 @@ std::int64_t longest_that_fits(const std::vector<int>& ranks, std::size_t availa
 
 }  // namespace
 
+std::string memory_name(const Device& device) {
+  const std::string place = device.memory_place();
+  return fmt::format("{}{}host {}", place, place.empty() ? "" : " of ", host_name());
+}
+
 void check_memory(Communicator& world, const Device& device, const Model& model, const Partition& partition,
-                  const RunOptions& options, const std::vector<std::string>& hosts) {
+                  const RunOptions& options, const std::vector<std::string>& memories) {
   const std::uint64_t own_available = device.available_memory();
   const auto bytes = world.gather(std::as_bytes(std::span(&own_available, 1)));
   agree(world, [&] {
     if (world.rank() != 0) return;
-    const std::span available(reinterpret_cast<const std::uint64_t*>(bytes.data()), hosts.size());
-    std::map<std::string, std::vector<int>> ranks_on;
-    for (std::size_t rank = 0; rank < hosts.size(); ++rank) ranks_on[hosts[rank]].push_back(static_cast<int>(rank));
-    for (const auto& [host, ranks] : ranks_on) {
+    const std::span available(reinterpret_cast<const std::uint64_t*>(bytes.data()), memories.size());
+    std::map<std::string, std::vector<int>> ranks_in;
+    for (std::size_t rank = 0; rank < memories.size(); ++rank) {
+      ranks_in[memories[rank]].push_back(static_cast<int>(rank));
+    }
+    for (const auto& [memory, ranks] : ranks_in) {
       std::uint64_t there = available[static_cast<std::size_t>(ranks.front())];
       for (const int rank : ranks) there = std::min(there, available[static_cast<std::size_t>(rank)]);
       const std::size_t needed = needed_by(ranks, device, model, partition, options);
       if (needed <= there) continue;
       fail(
-          "{} context tokens need {:.2f} GiB on host {} ({} ranks), {:.2f} GiB are free: about {} tokens would fit; "
-          "use more "
-          "hosts or a shorter document",
-          partition.lengths.context, static_cast<double>(needed) / gibibyte, host, ranks.size(),
-          static_cast<double>(there) / gibibyte, longest_that_fits(ranks, there, device, model, partition, options));
+          "{} context tokens need {:.2f} GiB on {} ({} rank{}), {:.2f} GiB are free: about {} tokens would fit; "
+          "use more hosts or a shorter document",
+          partition.lengths.context, static_cast<double>(needed) / gibibyte, memory, ranks.size(),
+          ranks.size() == 1 ? "" : "s", static_cast<double>(there) / gibibyte,
+          longest_that_fits(ranks, there, device, model, partition, options));
     }
   });
 }

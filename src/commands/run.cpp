@@ -133,12 +133,12 @@ SelectionRecord gather_selection(Communicator& world, Forward& forward, const Pa
 /// A document's way through the ranks. What fails it fails it on all of them; when one is told to stop, all throw
 /// Interrupted.
 DocumentResult answer(const RunOptions& options, const Job& job, Device& device, const Model& model,
-                      Communicator& world, const std::vector<std::string>& hosts) {
+                      Communicator& world, const std::vector<std::string>& memories) {
   DocumentResult result;
   std::unique_ptr<Forward> forward;
   try {
     agree(world, [&] { result.partition = make_partition(job.lengths, options.method, world.size(), device.tile()); });
-    check_memory(world, device, model, *result.partition, options, hosts);
+    check_memory(world, device, model, *result.partition, options, memories);
     agree(world, [&] {
       forward = std::make_unique<Forward>(Forward::Setup{.device = device,
                                                          .communicator = world,
@@ -168,16 +168,20 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
 
 }  // namespace
 
-ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& world) {
+ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& host) {
   remember_stop_signals();
-  const bool coordinates = world.rank() == 0;
-  const RunOptions options = complete(asked, world);
-  const auto device = make_device(options, world);
+  const bool coordinates = host.rank() == 0;
+  const RunOptions options = complete(asked, host);
+  const Backend backend = make_backend(options, host);
+  const auto& device = backend.device;
+  Communicator& world = backend.communicator(host);
   const RunInfo info = describe_run(options, command_line, *device, world);
+  const auto memories = gather_texts(world, memory_name(*device));
   ModelConfig config;
   std::unique_ptr<Coordinator> coordinator;
   agree(world, [&] {
     config = load_config(options.model);
+    device->check_heads(config.head_shape());
     if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
   });
   if (coordinates) {
@@ -200,7 +204,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     job = share_job(world, std::move(job));
     if (!job) break;
     try {
-      result = answer(options, *job, *device, model, world, info.hosts);
+      result = answer(options, *job, *device, model, world, memories);
     } catch (const Interrupted&) {
       interrupted = true;
     }

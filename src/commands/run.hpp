@@ -9,7 +9,7 @@
 
 namespace apb {
 
-/// Answers all documents over the ranks of `world`. Errors that concern the whole run are thrown on all ranks alike.
-ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& world);
+/// Answers all documents over the ranks of `host`. Errors that concern the whole run are thrown on all ranks alike.
+ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& host);
 
 }  // namespace apb

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "context/memory.hpp"
 #include "model/rope.hpp"
 
 namespace apb {
@@ -24,6 +25,8 @@ Forward::Forward(const Setup& setup)
       shape_(setup.model.config.head_shape()),
       rank_(setup.communicator.rank()),
       owns_query_keys_(setup.partition.last_rank() == rank_) {
+  device_.reserve(shape_, partition_.blocks.front().length(),
+                  memory_needed(device_, model_, partition_, setup.options, rank_, setup.keep_selection));
   const auto& lengths = partition_.lengths;
   const std::int64_t query_capacity = lengths.longest_query() + lengths.max_new_tokens;
   const std::int64_t positions = lengths.context + query_capacity;

@@ -107,9 +107,17 @@ class Device {
   /// Rows that projections and feed-forward are fastest at.
   virtual int row_chunk() const = 0;
 
+  /// Throws Error when the device cannot compute such heads.
+  virtual void check_heads(const HeadShape& /*shape*/) const {}
+
   // --- memory ---------------------------------------------------------------------------------------------------
-  /// Bytes that could be allocated now; ranks that share a host share them.
+  /// Tells memories of a host apart; empty: the host's own, which all its ranks share.
+  virtual std::string memory_place() const { return {}; }
+  /// Bytes that could be allocated now.
   virtual std::size_t available_memory() const = 0;
+  /// Before the buffers of a document are allocated, `bytes` in all: room for them, and for what the operations over
+  /// blocks of so many tokens need besides. Throws Error when there is not enough.
+  virtual void reserve(const HeadShape& /*shape*/, std::int64_t /*block_tokens*/, std::size_t /*bytes*/) {}
   /// Uninitialised memory; throws Error when there is not enough.
   virtual Buffer allocate(std::size_t bytes) = 0;
   /// Packs the matrices [outputs_i, inputs] (host memory; f32, bf16 or f16), stacked along the outputs, in that order.

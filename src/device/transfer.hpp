@@ -10,7 +10,8 @@ class Transfer {
   virtual ~Transfer() = default;
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
-  /// Returns when the data has arrived; further calls do nothing.
+  /// What the device is given from now on finds the data there; where its memory is host memory, returns when the data
+  /// has arrived. Further calls do nothing.
   virtual void finish() = 0;
 };
 

@@ -1,0 +1,213 @@
+#include "cuda/cuda_device.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "device/transfer.hpp"
+#include "error.hpp"
+
+namespace apb::cuda {
+namespace {
+
+constexpr int oldest_major = 8;                             // compute capability of the oldest kernels
+constexpr std::size_t kept_free = std::size_t{256} << 20U;  // for what NCCL and CUDA take later
+constexpr std::array<int, 2> head_dims = {64, 128};         // that attention has kernels for
+
+/// The calling thread's GPU from here on, and what it is.
+cudaDeviceProp use_gpu(int gpu) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+  if (properties.major < oldest_major) {
+    fail("GPU {} ({}) is too old: compute capability {}.{}, and 8.0 (A100) is the least; use --device cpu", gpu,
+         properties.name, properties.major, properties.minor);
+  }
+  check(cudaSetDevice(gpu), "cudaSetDevice");
+  return properties;
+}
+
+}  // namespace
+
+int visible_gpus() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || count == 0) {
+    fail("no GPU: {}", status == cudaSuccess ? "none is visible" : cudaGetErrorString(status));
+  }
+  return count;
+}
+
+std::string gpu_id(int gpu) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+  std::string id;
+  for (const char byte : properties.uuid.bytes) id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return id;
+}
+
+CudaDevice::CudaDevice(int gpu)
+    : gpu_(gpu),
+      properties_(use_gpu(gpu)),
+      stream_(make_stream()),
+      arena_(std::make_shared<Arena>()),
+      staging_(stream_.get(), *arena_),
+      timer_(stream_.get()),
+      cublas_(*arena_) {}
+
+std::string CudaDevice::description() const {
+  return fmt::format("GPU {}: {}, {:.0f} GiB, bf16", gpu_, properties_.name,
+                     static_cast<double>(properties_.totalGlobalMem) / 0x1p30);
+}
+
+std::string CudaDevice::memory_place() const { return fmt::format("GPU {}", gpu_id(gpu_)); }
+
+std::size_t CudaDevice::available_memory() const {
+  const std::size_t available = arena_->available();
+  return available - std::min(available, kept_free);
+}
+
+void CudaDevice::check_heads(const HeadShape& shape) const {
+  if (std::find(head_dims.begin(), head_dims.end(), shape.head_dim) != head_dims.end()) return;
+  fail("head_dim {}: --device cuda computes models with a head_dim of {}; use --device cpu", shape.head_dim,
+       fmt::join(head_dims, " or "));
+}
+
+void CudaDevice::reserve(const HeadShape& shape, std::int64_t block_tokens, std::size_t bytes) {
+  workspace(std::max(attention_workspace(properties_.multiProcessorCount, shape),
+                     select_workspace(block_tokens, shape.kv_heads)));
+  arena_->reserve(bytes);
+}
+
+std::unique_ptr<Weight> CudaDevice::pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) {
+  checks_.pack(stacked, biases);
+  std::int64_t outputs = 0;
+  for (const ConstView& matrix : stacked) outputs += matrix.rows;
+  auto weight = std::make_unique<CudaWeight>(outputs, stacked.front().columns, *arena_, !biases.empty());
+  std::int64_t first = 0;
+  for (std::size_t i = 0; i < stacked.size(); ++i) {
+    staging_.upload(stacked[i], weight->matrix().row_range(first, stacked[i].rows));
+    for (const DataType type : {DataType::f32, DataType::bf16}) {
+      if (biases.empty()) continue;
+      View part = weight->bias(type);
+      part.data += static_cast<std::size_t>(first) * size_of(type);
+      part.columns = stacked[i].rows;
+      staging_.upload(biases[i], part);
+    }
+    first += stacked[i].rows;
+  }
+  return weight;
+}
+
+void CudaDevice::upload(ConstView source, View destination) {
+  checks_.upload(source, destination);
+  staging_.upload(source, destination);
+}
+
+void CudaDevice::download(ConstView source, View destination) {
+  checks_.download(source, destination);
+  if (source.empty()) return;
+  const std::size_t element = size_of(source.type);
+  const auto width = static_cast<std::size_t>(source.columns) * element;
+  check(cudaMemcpy2DAsync(destination.data, std::max(width, static_cast<std::size_t>(destination.stride) * element),
+                          source.data, std::max(width, static_cast<std::size_t>(source.stride) * element), width,
+                          static_cast<std::size_t>(source.rows), cudaMemcpyDeviceToHost, stream_.get()),
+        "cudaMemcpy2DAsync");
+}
+
+void CudaDevice::synchronize() {
+  check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
+  timer_.collect();
+}
+
+void CudaDevice::wait_for(std::shared_ptr<Transfer> transfer) { transfer->finish(); }
+
+void CudaDevice::embed(ConstView tokens, ConstView table, View out) {
+  checks_.embed(tokens, table, out);
+  check(cuda::embed(stream(), tokens, table, out), "embed");
+}
+
+void CudaDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out) {
+  checks_.rms_norm(x, weight, out);
+  check(cuda::rms_norm(stream(), x, weight, epsilon, out), "rms_norm");
+}
+
+void CudaDevice::linear(ConstView x, const Weight& weight, View out, bool accumulate) {
+  checks_.linear(x, weight, out, accumulate);
+  cublas_.linear(stream(), x, dynamic_cast<const CudaWeight&>(weight), out, accumulate);
+}
+
+void CudaDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
+                                  std::int64_t first_position, View query_out, Slot slot, int first_token) {
+  checks_.rotate_and_store(shape, qkv, norms, rotary, first_position, query_out, slot, first_token);
+  check(cuda::rotate_and_store(stream(), shape, qkv, norms, rotary, first_position, query_out, slot, first_token),
+        "rotate_and_store");
+}
+
+void CudaDevice::attention(const AttentionArguments& arguments) {
+  checks_.attention(arguments);
+  require(arguments.visible.size() <= largest_slot_table, "attention",
+          fmt::format("{} visible slots, {} are the most", arguments.visible.size(), largest_slot_table));
+  const int multiprocessors = properties_.multiProcessorCount;
+  check(cuda::attention(stream(), arguments, multiprocessors,
+                        workspace(attention_workspace(multiprocessors, arguments.shape))),
+        "attention");
+}
+
+void CudaDevice::merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) {
+  checks_.merge(shape, partials, out);
+  check(cuda::merge(stream(), shape, partials, out), "merge");
+}
+
+void CudaDevice::silu(View x) {
+  checks_.silu(x);
+  check(cuda::silu(stream(), x), "silu");
+}
+
+void CudaDevice::silu_multiply(ConstView gate_up, View out) {
+  checks_.silu_multiply(gate_up, out);
+  check(cuda::silu_multiply(stream(), gate_up, out), "silu_multiply");
+}
+
+void CudaDevice::mean_query(const HeadShape& shape, ConstView query, View mean) {
+  checks_.mean_query(shape, query, mean);
+  check(cuda::mean_query(stream(), shape, query, mean), "mean_query");
+}
+
+void CudaDevice::score_similarity(const HeadShape& shape, ConstView mean, SlotRange keys, View scores) {
+  checks_.score_similarity(shape, mean, keys, scores);
+  check(cuda::score_similarity(stream(), shape, mean, keys, scores), "score_similarity");
+}
+
+void CudaDevice::score_random(const RandomScoreKey& key, std::int64_t first_position, View scores) {
+  checks_.score(scores);
+  check(cuda::score_random(stream(), key, first_position, scores), "score_random");
+}
+
+void CudaDevice::score_recent(std::int64_t first_position, View scores) {
+  checks_.score(scores);
+  check(cuda::score_recent(stream(), first_position, scores), "score_recent");
+}
+
+void CudaDevice::select(ConstView scores, int pool_window, int excluded, View positions) {
+  checks_.select(scores, pool_window, excluded, positions);
+  check(cuda::select(stream(), scores, pool_window, excluded, positions,
+                     workspace(select_workspace(scores.rows, static_cast<int>(scores.columns)))),
+        "select");
+}
+
+void CudaDevice::gather(const HeadShape& shape, SlotRange source, ConstView positions, Slot destination) {
+  checks_.gather(shape, source, positions, destination);
+  check(cuda::gather(stream(), shape, source, positions, destination), "gather");
+}
+
+void CudaDevice::argmax(ConstView x, View out) {
+  checks_.argmax(x, out);
+  check(cuda::argmax(stream(), x, out), "argmax");
+}
+
+Workspace CudaDevice::workspace(std::size_t bytes) {
+  if (bytes > workspace_.bytes()) workspace_ = arena_->allocate(bytes);
+  return {workspace_.data(), workspace_.bytes()};
+}
+
+}  // namespace apb::cuda
