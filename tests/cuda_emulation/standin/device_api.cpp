@@ -18,6 +18,7 @@ cudaDeviceProp properties_of(int device) {
   const Settings& settings = Runtime::instance().settings;
   cudaDeviceProp properties{};
   std::snprintf(properties.name, sizeof properties.name, "emulated GPU");
+  properties.uuid.bytes[0] = static_cast<char>(device + 1);
   properties.major = 9;
   properties.minor = 0;
   properties.totalGlobalMem = settings.memory_bytes;
