@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "ptx/machine.hpp"
 #include "fat_binary.hpp"
+#include "ptx/machine.hpp"
 #include "scheduler.hpp"
 #include "settings.hpp"
 

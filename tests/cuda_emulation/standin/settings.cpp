@@ -45,6 +45,9 @@ Settings settings_from_environment() {
   read("APB_EMULATION_MULTIPROCESSORS", settings.multiprocessors);
   read("APB_EMULATION_MEMORY_BYTES", settings.memory_bytes);
   read("APB_EMULATION_ORDER", settings.order);
+  int forget = 0;
+  read("APB_EMULATION_FORGET_STREAM_WAITS", forget);
+  settings.forget_stream_waits = forget != 0;
   if (const char* report = std::getenv("APB_EMULATION_REPORT")) settings.report = report;
   return settings;
 }
