@@ -1,5 +1,6 @@
 // Tensor cores: ldmatrix and mma. A lane's place in a fragment: group = lane / 4, member = lane % 4.
 #include <cstring>
+#include <string>
 
 #include "ptx/access.hpp"
 #include "ptx/forms.hpp"
@@ -9,39 +10,100 @@
 namespace apb::ptx {
 namespace {
 
-constexpr int rows = 16, columns = 8;
+// 16 lanes, four quads of a fragment. A lane's quad holds one row of A and of C.
+using Floats = float __attribute__((vector_size(64)));
+using Words = std::uint32_t __attribute__((vector_size(64)));
 
-template <int Depth>
-struct Inputs {
-  alignas(64) float a[rows][Depth];
-  alignas(64) float b[Depth][columns];
-  alignas(64) float c[rows][columns];
+struct alignas(64) Register {
+  Floats half[2];  // lanes 0-15, 16-31
 };
 
-float low(std::uint32_t pair, bool half) {
-  const auto bits = static_cast<std::uint16_t>(pair);
-  return half ? Half::widen(bits) : Bfloat::widen(bits);
-}
-float high(std::uint32_t pair, bool half) {
-  const auto bits = static_cast<std::uint16_t>(pair >> 16);
-  return half ? Half::widen(bits) : Bfloat::widen(bits);
+/// The two numbers of each lane: [0] of the lower half of the word, [1] of the upper.
+struct Numbers {
+  Register part[2];
+};
+
+inline void widen(const std::uint32_t* words, bool half, Numbers& numbers) {
+  if (half) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      numbers.part[0].half[lane / 16][lane % 16] = Half::widen(static_cast<std::uint16_t>(words[lane]));
+      numbers.part[1].half[lane / 16][lane % 16] = Half::widen(static_cast<std::uint16_t>(words[lane] >> 16));
+    }
+    return;
+  }
+  for (int i = 0; i < 2; ++i) {
+    Words bits;
+    std::memcpy(&bits, words + 16 * i, sizeof(bits));
+    numbers.part[0].half[i] = reinterpret_cast<Floats>(bits << 16);
+    numbers.part[1].half[i] = reinterpret_cast<Floats>(bits & 0xFFFF0000U);
+  }
 }
 
-/// c += a b, in order of ascending k.
-template <int Depth>
-APB_VECTORIZED void accumulate(Inputs<Depth>& inputs) {
-  for (int row = 0; row < rows; ++row) {
-    float sum[columns];
-    for (int n = 0; n < columns; ++n) sum[n] = inputs.c[row][n];
-    for (int k = 0; k < Depth; ++k) {
-      for (int n = 0; n < columns; ++n) sum[n] = __builtin_fmaf(inputs.a[row][k], inputs.b[k][n], sum[n]);
+/// All members of a quad get what member T has.
+template <int T>
+inline void spread(const Floats& row, Floats& result) {
+  result = __builtin_shufflevector(row, row, T, T, T, T, T + 4, T + 4, T + 4, T + 4, T + 8, T + 8, T + 8, T + 8, T + 12,
+                                   T + 12, T + 12, T + 12);
+}
+
+/// Every quad gets quad T.
+template <int T>
+inline void repeat(const Floats& quads, Floats& result) {
+  constexpr int q = 4 * T;
+  result = __builtin_shufflevector(quads, quads, q, q + 1, q + 2, q + 3, q, q + 1, q + 2, q + 3, q, q + 1, q + 2, q + 3,
+                                   q, q + 1, q + 2, q + 3);
+}
+
+/// One step k = 2 T + part of eight: c += column k of A times row k of B. `even` and `odd` have in quad T the row's
+/// even and odd columns, `a` the rows group and group + 8.
+template <int T>
+inline void step(const Register (&a)[2], const Floats& even, const Floats& odd, Register (&c)[4]) {
+  Floats b[2];
+  repeat<T>(even, b[0]);
+  repeat<T>(odd, b[1]);
+  for (int row = 0; row < 2; ++row) {
+    for (int i = 0; i < 2; ++i) {
+      Floats value;
+      spread<T>(a[row].half[i], value);
+      c[2 * row].half[i] += value * b[0];
+      c[2 * row + 1].half[i] += value * b[1];
     }
-    for (int n = 0; n < columns; ++n) inputs.c[row][n] = sum[n];
   }
+}
+
+/// Eight steps of k. A: registers of rows group and group + 8; B: one register, column lane / 4, k = 2 (lane % 4) and
+/// the next.
+APB_VECTORIZED void multiply_8(const std::uint32_t* a0, const std::uint32_t* a1, const std::uint32_t* b, bool half,
+                               Register (&c)[4]) {
+  Numbers a[2];
+  Numbers columns;
+  widen(a0, half, a[0]);
+  widen(a1, half, a[1]);
+  widen(b, half, columns);
+  Register rows[2][2];
+  Floats even[2];
+  Floats odd[2];
+  for (int part = 0; part < 2; ++part) {
+    rows[part][0] = a[0].part[part];
+    rows[part][1] = a[1].part[part];
+    const Floats& low = columns.part[part].half[0];
+    const Floats& high = columns.part[part].half[1];
+    even[part] = __builtin_shufflevector(low, high, 0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27);
+    odd[part] = __builtin_shufflevector(low, high, 4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31);
+  }
+  step<0>(rows[0], even[0], odd[0], c);
+  step<0>(rows[1], even[1], odd[1], c);
+  step<1>(rows[0], even[0], odd[0], c);
+  step<1>(rows[1], even[1], odd[1], c);
+  step<2>(rows[0], even[0], odd[0], c);
+  step<2>(rows[1], even[1], odd[1], c);
+  step<3>(rows[0], even[0], odd[0], c);
+  step<3>(rows[1], even[1], odd[1], c);
 }
 
 /// A has 4 (Depth 16) or 2 (Depth 8) registers of two halves: rows group and group + 8, then columns + 8.
 /// B has half as many. C and D have 4 floats: two columns of row group, two of row group + 8.
+/// Products of halves are exact in float, so it makes no difference whether they are fused with the sum.
 template <int Depth>
 void multiply(Warp& warp, const Operation& operation) {
   constexpr unsigned a_count = Depth / 4, b_count = Depth / 8;
@@ -51,38 +113,13 @@ void multiply(Warp& warp, const Operation& operation) {
   }
   ++warp.block->launch->counters->mma;
   const bool half = (operation.flags & half_inputs) != 0;
-  Inputs<Depth> inputs;
   const auto words = [&](unsigned operand) { return warp.at<std::uint32_t>(operation.operand[operand]); };
-  for (unsigned r = 0; r < a_count; ++r) {
-    const auto* a = words(4 + r);
-    for (int lane = 0; lane < lanes; ++lane) {
-      const int row = lane / 4 + (r % 2 == 1 ? 8 : 0);
-      const int k = lane % 4 * 2 + (r >= 2 ? 8 : 0);
-      inputs.a[row][k] = low(a[lane], half);
-      inputs.a[row][k + 1] = high(a[lane], half);
-    }
+  Register c[4];
+  for (unsigned r = 0; r < 4; ++r) std::memcpy(&c[r], words(4 + a_count + b_count + r), sizeof(Register));
+  for (unsigned k = 0; k < b_count; ++k) {
+    multiply_8(words(4 + 2 * k), words(5 + 2 * k), words(4 + a_count + k), half, c);
   }
-  for (unsigned r = 0; r < b_count; ++r) {
-    const auto* b = words(4 + a_count + r);
-    for (int lane = 0; lane < lanes; ++lane) {
-      const int k = lane % 4 * 2 + (r == 1 ? 8 : 0);
-      inputs.b[k][lane / 4] = low(b[lane], half);
-      inputs.b[k + 1][lane / 4] = high(b[lane], half);
-    }
-  }
-  for (unsigned r = 0; r < 4; ++r) {
-    const auto* c = warp.at<float>(operation.operand[4 + a_count + b_count + r]);
-    for (int lane = 0; lane < lanes; ++lane) {
-      inputs.c[lane / 4 + (r >= 2 ? 8 : 0)][lane % 4 * 2 + static_cast<int>(r % 2)] = c[lane];
-    }
-  }
-  accumulate(inputs);
-  for (unsigned r = 0; r < 4; ++r) {
-    auto* d = warp.at<float>(operation.operand[r]);
-    for (int lane = 0; lane < lanes; ++lane) {
-      d[lane] = inputs.c[lane / 4 + (r >= 2 ? 8 : 0)][lane % 4 * 2 + static_cast<int>(r % 2)];
-    }
-  }
+  for (unsigned r = 0; r < 4; ++r) std::memcpy(words(r), &c[r], sizeof(Register));
 }
 
 }  // namespace

@@ -181,7 +181,7 @@ void run_warp(Warp& warp) {
     }
     if (operation.counted) {
       ++warp.instructions;
-      warp.lane_instructions += static_cast<unsigned>(std::popcount(warp.active));
+      warp.lane_instructions += warp.active == all_lanes ? 32U : static_cast<unsigned>(std::popcount(warp.active));
     }
     if (operation.tracked) check_registers(warp, operation);
     if (warp.active != 0) {
