@@ -16,8 +16,8 @@ constexpr std::uint32_t largest_alignment = 256;
 cudaDataType_t cuda_type(DataType type) { return type == DataType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
 
 std::uint32_t alignment_of(const std::byte* data) {
-  const auto address = reinterpret_cast<std::uintptr_t>(data);
-  return std::min(largest_alignment, static_cast<std::uint32_t>(address & (~address + 1)) & 0x1FFU);
+  const auto address = reinterpret_cast<std::uintptr_t>(data) | largest_alignment;
+  return static_cast<std::uint32_t>(address & (~address + 1));
 }
 
 template <typename Value>

@@ -3,6 +3,7 @@
 // an algorithm needs, that D overlaps nothing) is checked.
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstdio>
@@ -294,6 +295,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t /*handle*/, cubla
   const auto preference = content_of<Preference>(preference_handle);
   *found = 0;
   if (wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
+  if (std::min({preference.alignment_a, preference.alignment_b, preference.alignment_c, preference.alignment_d}) == 0) {
+    return refuse(CUBLAS_STATUS_INVALID_VALUE, "an alignment of 0 bytes");
+  }
   if (!fits(a, b, c, d)) return refuse(CUBLAS_STATUS_INVALID_VALUE, "the matrices' shapes do not fit each other");
   if (!known(operation, a, b, c, d)) return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "not a product that is emulated");
   const Algorithm algorithm{preference.workspace >= workspace_bytes ? workspace_bytes : 0,
