@@ -3,7 +3,6 @@ import json
 import os
 import pathlib
 import random
-import subprocess
 import sys
 import unittest
 
@@ -11,7 +10,7 @@ import h5py
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "end_to_end"))
-from program import MAKE_TINY_MODEL, ProgramTest, apb  # noqa: E402
+from program import ProgramTest, apb  # noqa: E402
 
 MODULE = os.environ["APB_EMULATED_MODULE"]
 DEMO = pathlib.Path(os.environ.get("APB_DATA", pathlib.Path.home() / ".cache" / "apb")) / "smollm2-135m-instruct"
@@ -22,13 +21,7 @@ class EmulatedProgramTest(ProgramTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.gpu_model = cls.make_model(3)
-
-    @classmethod
-    def make_model(cls, layers):
-        folder = cls.folder / f"gpu-{layers}"
-        subprocess.run([MAKE_TINY_MODEL, folder, str(random.randrange(2**32)), "gpu", str(layers)], check=True)
-        return folder
+        cls.gpu_model = cls.make_model("gpu", "gpu", 2)
 
     def start(self, documents, *options, model=None, ranks=1, device="cuda", tokens=3, **environment):
         """The output's path, the process, and the counts of each rank."""
@@ -91,7 +84,7 @@ class EmulatedProgramTest(ProgramTest):
     def test_the_layer_loop_allocates_nothing_and_waits_for_nothing(self):
         per_document = []
         for layers in (2, 5):
-            model = self.make_model(layers)
+            model = self.make_model(f"gpu-{layers}", "gpu", layers)
             documents = [self.random_document(f"document {i}", 200) for i in range(3)]
             counts = [self.answers(documents[:many], model=model, tokens=2)[1][0] for many in (2, 3)]
             per_document.append([counts[1][name] - counts[0][name]

