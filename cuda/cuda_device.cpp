@@ -105,12 +105,22 @@ void CudaDevice::upload(ConstView source, View destination) {
 
 void CudaDevice::download(ConstView source, View destination) {
   checks_.download(source, destination);
+  copy_rows(source, destination, cudaMemcpyDeviceToHost);
+}
+
+void CudaDevice::copy(ConstView source, View destination) {
+  checks_.copy(source, destination);
+  copy_rows(source, destination, cudaMemcpyDeviceToDevice);
+}
+
+/// Between views of one type and shape.
+void CudaDevice::copy_rows(ConstView source, View destination, cudaMemcpyKind kind) {
   if (source.empty()) return;
   const std::size_t element = size_of(source.type);
   const auto width = static_cast<std::size_t>(source.columns) * element;
   check(cudaMemcpy2DAsync(destination.data, std::max(width, static_cast<std::size_t>(destination.stride) * element),
                           source.data, std::max(width, static_cast<std::size_t>(source.stride) * element), width,
-                          static_cast<std::size_t>(source.rows), cudaMemcpyDeviceToHost, stream_.get()),
+                          static_cast<std::size_t>(source.rows), kind, stream()),
         "cudaMemcpy2DAsync");
 }
 
@@ -156,6 +166,11 @@ void CudaDevice::attention(const AttentionArguments& arguments) {
 void CudaDevice::merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) {
   checks_.merge(shape, partials, out);
   check(cuda::merge(stream(), shape, partials, out), "merge");
+}
+
+void CudaDevice::add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) {
+  checks_.add_partial(shape, partial, output, log_sum_exp);
+  check(cuda::add_partial(stream(), shape, partial, output, log_sum_exp), "add_partial");
 }
 
 void CudaDevice::silu(View x) {

@@ -49,6 +49,7 @@ class CudaDevice : public Device {
   void wait_for(std::shared_ptr<Transfer> transfer) override;
   void mark(Phase phase) override { timer_.mark(phase); }
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
+  Peaks measure_peaks(std::size_t bytes) override;
 
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
@@ -57,6 +58,8 @@ class CudaDevice : public Device {
                         std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) override;
+  void copy(ConstView source, View destination) override;
   void silu(View x) override;
   void silu_multiply(ConstView gate_up, View out) override;
 
@@ -69,6 +72,9 @@ class CudaDevice : public Device {
   void argmax(ConstView x, View out) override;
 
  private:
+  double measure_product();
+  double measure_copy(std::size_t bytes);
+  void copy_rows(ConstView source, View destination, cudaMemcpyKind kind);
   /// Of at least so many bytes; grows outside the layer loop only, since reserve has been told what will be needed.
   Workspace workspace(std::size_t bytes);
 

@@ -59,6 +59,11 @@ cudaError_t argmax(cudaStream_t stream, ConstView x, View out);
 /// destination (f32 or bf16) = source (f32, bf16 or f16), both on the device.
 cudaError_t convert(cudaStream_t stream, ConstView source, View destination);
 
+// --- partials.cu
+// ------------------------------------------------------------------------------------------------------
+cudaError_t add_partial(cudaStream_t stream, const HeadShape& shape, const PartialAttention& partial, View output,
+                        View log_sum_exp);
+
 // --- selection.cu
 // -----------------------------------------------------------------------------------------------------
 cudaError_t mean_query(cudaStream_t stream, const HeadShape& shape, ConstView query, View mean);

@@ -57,6 +57,26 @@ ncclComm_t connect_within(std::chrono::seconds limit, const ncclUniqueId& id, in
   return connected.get();
 }
 
+/// Of a part, which is one contiguous row.
+std::size_t part_bytes(const char* what, const ConstView& parts, int rows) {
+  if (parts.rows != rows || (rows > 1 && parts.stride != parts.columns)) {
+    throw std::invalid_argument(fmt::format("{} wants contiguous rows, one a part", what));
+  }
+  return static_cast<std::size_t>(parts.columns) * size_of(parts.type);
+}
+
+/// Messages that NCCL starts together.
+class Group {
+ public:
+  Group() { check(ncclGroupStart(), "ncclGroupStart"); }
+  ~Group() noexcept(false) {
+    const ncclResult_t result = ncclGroupEnd();
+    if (std::uncaught_exceptions() == 0) check(result, "ncclGroupEnd");
+  }
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+};
+
 /// Arrived when `arrival`, recorded on NCCL's stream, has been reached.
 class NcclTransfer : public Transfer {
  public:
@@ -105,20 +125,45 @@ NcclCommunicator::~NcclCommunicator() {
   }
   ended_.notify_all();
   watchdog_.join();
-  // A rank that fails alone ends all: NCCL would wait here for ranks that wait for this one.
-  if (std::uncaught_exceptions() > 0) static_cast<void>(connection_.release());
+  // After an error NCCL would wait for ranks that do not come any more.
+  if (std::uncaught_exceptions() > 0) static_cast<void>(ncclCommAbort(connection_.release()));
 }
 
 std::shared_ptr<Transfer> NcclCommunicator::start_all_gather(Device& /*device*/, View parts) {
-  if (parts.rows != size() || parts.stride != parts.columns) {
-    throw std::invalid_argument("all-gather wants one contiguous row a rank");
-  }
+  const std::size_t bytes = part_bytes("all-gather", parts, size());
+  return start([&](cudaStream_t stream) {
+    check(ncclAllGather(parts.row(rank()), parts.data, bytes, ncclInt8, connection_.get(), stream), "ncclAllGather");
+  });
+}
+
+std::shared_ptr<Transfer> NcclCommunicator::start_all_to_all(Device& /*device*/, ConstView send, View receive) {
+  const std::size_t bytes = part_bytes("all-to-all", receive, size());
+  if (part_bytes("all-to-all", send, size()) != bytes) throw std::invalid_argument("all-to-all of different sizes");
+  return start([&](cudaStream_t stream) {
+    const Group group;
+    for (int peer = 0; peer < size(); ++peer) {
+      check(ncclSend(send.row(peer), bytes, ncclInt8, peer, connection_.get(), stream), "ncclSend");
+      check(ncclRecv(receive.row(peer), bytes, ncclInt8, peer, connection_.get(), stream), "ncclRecv");
+    }
+  });
+}
+
+std::shared_ptr<Transfer> NcclCommunicator::start_shift(Device& /*device*/, ConstView send, View receive) {
+  const std::size_t bytes = part_bytes("shift", receive, 1);
+  if (part_bytes("shift", send, 1) != bytes) throw std::invalid_argument("shift of different sizes");
+  return start([&](cudaStream_t stream) {
+    const Group group;
+    check(ncclSend(send.data, bytes, ncclInt8, (rank() + 1) % size(), connection_.get(), stream), "ncclSend");
+    check(ncclRecv(receive.data, bytes, ncclInt8, (rank() + size() - 1) % size(), connection_.get(), stream),
+          "ncclRecv");
+  });
+}
+
+std::shared_ptr<Transfer> NcclCommunicator::start(const std::function<void(cudaStream_t)>& enqueue) {
   Event event = events_->take();
   check(cudaEventRecord(event.get(), device_.stream()), "cudaEventRecord");
   check(cudaStreamWaitEvent(stream_.get(), event.get(), 0), "cudaStreamWaitEvent");
-  const std::size_t bytes = static_cast<std::size_t>(parts.columns) * size_of(parts.type);
-  check(ncclAllGather(parts.row(rank()), parts.data, bytes, ncclInt8, connection_.get(), stream_.get()),
-        "ncclAllGather");
+  enqueue(stream_.get());
   check(cudaEventRecord(event.get(), stream_.get()), "cudaEventRecord");
   return std::make_shared<NcclTransfer>(device_.stream(), std::move(event), events_);
 }

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -36,8 +37,10 @@ class NcclCommunicator : public Communicator {
   int size() const override { return host_.size(); }
   int node_rank() const override { return host_.node_rank(); }
 
-  /// On a stream of its own, ordered with the device's by events: the host does not wait.
+  // On a stream of their own, ordered with the device's by events: the host does not wait.
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
+  std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) override;
+  std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) override;
 
   void broadcast(std::span<std::byte> data, int root) override { host_.broadcast(data, root); }
   std::vector<std::byte> gather(std::span<const std::byte> own) override { return host_.gather(own); }
@@ -47,6 +50,8 @@ class NcclCommunicator : public Communicator {
  private:
   using Connection = std::unique_ptr<std::remove_pointer_t<ncclComm_t>, Destroyer<ncclCommDestroy>>;
 
+  /// Enqueues NCCL's operations on its stream, behind what the device has been given so far.
+  std::shared_ptr<Transfer> start(const std::function<void(cudaStream_t)>& enqueue);
   /// Ends the run when NCCL finds that something has gone wrong, which the ranks that wait would never learn.
   void watch();
 

@@ -129,6 +129,16 @@ void DeferredDevice::merge(const HeadShape& shape, std::span<const PartialAttent
   enqueue([=, this] { device_.merge(shape, partials, out); }, {out}, inputs);
 }
 
+void DeferredDevice::add_partial(const HeadShape& shape, const PartialAttention& partial, View output,
+                                 View log_sum_exp) {
+  enqueue([=, this] { device_.add_partial(shape, partial, output, log_sum_exp); }, {},
+          {partial.output, partial.log_sum_exp, output, log_sum_exp});
+}
+
+void DeferredDevice::copy(ConstView source, View destination) {
+  enqueue([=, this] { device_.copy(source, destination); }, {destination}, {source});
+}
+
 void DeferredDevice::silu(View x) {
   enqueue([=, this] { device_.silu(x); }, {}, {x});
 }

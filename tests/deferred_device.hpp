@@ -43,6 +43,7 @@ class DeferredDevice : public Device {
   void mark(Phase phase) override;
   /// Throws std::logic_error when operations have not run yet.
   PhaseSeconds take_phase_seconds() override;
+  Peaks measure_peaks(std::size_t bytes) override { return device_.measure_peaks(bytes); }
 
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
@@ -51,6 +52,8 @@ class DeferredDevice : public Device {
                         std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) override;
+  void copy(ConstView source, View destination) override;
   void silu(View x) override;
   void silu_multiply(ConstView gate_up, View out) override;
 

@@ -38,6 +38,19 @@ class Communicator {
   /// Device::wait_for. Until then nobody touches `parts`.
   virtual std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) = 0;
 
+  /// Part r of `send` [size, part] to rank r, whose part for this rank goes to row r of `receive`; the same size
+  /// everywhere. Ordered with the device's operations as start_all_gather is.
+  ///
+  ///          SEND               RECEIVE
+  ///   rank 0 [ a | b | c ]      [ a | d | g ]
+  ///   rank 1 [ d | e | f ]      [ b | e | h ]
+  ///   rank 2 [ g | h | i ]      [ c | f | i ]
+  virtual std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) = 0;
+
+  /// `send` to the next rank (the last's is rank 0), `receive` from the one before; one row each, the same size
+  /// everywhere. Ordered as start_all_gather is; `send` may be read meanwhile.
+  virtual std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) = 0;
+
   /// Host memory of the root to all ranks; the same size everywhere.
   virtual void broadcast(std::span<std::byte> data, int root) = 0;
   /// Equal shares of host memory from all ranks to rank 0, in rank order; empty on the others.
@@ -58,6 +71,8 @@ class SingleRankCommunicator : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
+  std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) override;
+  std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) override;
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override { return value; }

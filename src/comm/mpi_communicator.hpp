@@ -37,6 +37,8 @@ class MpiCommunicator : public Communicator {
   int size() const override { return size_; }
   int node_rank() const override { return node_rank_; }
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
+  std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) override;
+  std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) override;
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override;

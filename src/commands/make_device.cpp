@@ -43,6 +43,8 @@ int bound_threads(Communicator& world) {
   return std::max(1, static_cast<int>(cores) / std::max(1, sharing));
 }
 
+}  // namespace
+
 int choose_threads(int asked, Communicator& world) {
   if (asked > 0) return asked;
   const char* slurm = std::getenv("SLURM_CPUS_PER_TASK");
@@ -53,6 +55,8 @@ int choose_threads(int asked, Communicator& world) {
   }
   return threads > 0 ? threads : bound_threads(world);
 }
+
+namespace {
 
 /// The GPU for this rank, by its number on the node; a process that sees one GPU has been given it.
 int gpu_of_rank(int visible, int node_rank) {

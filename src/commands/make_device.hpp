@@ -9,6 +9,9 @@
 
 namespace apb {
 
+/// Threads that a rank computes with: as asked for, else those of Slurm, else its share of the cores. Collective.
+int choose_threads(int asked, Communicator& world);
+
 /// What a rank computes on, and what moves its memory to the others.
 struct Backend {
   std::unique_ptr<Device> device{};

@@ -17,7 +17,8 @@ std::size_t needed_by(const std::vector<int>& ranks, const Device& device, const
                       const Partition& partition, const RunOptions& options) {
   std::size_t bytes = 0;
   for (const int rank : ranks) {
-    bytes += memory_needed(device, model, partition, options.method, rank, options.save_selection);
+    bytes += memory_needed(device, model, partition, options.method, rank, options.save_selection,
+                           options.overlap == Overlap::on);
   }
   return bytes;
 }
@@ -42,15 +43,17 @@ std::int64_t longest_that_fits(const std::vector<int>& ranks, std::size_t availa
   return fits;
 }
 
-}  // namespace
-
+/// Of the memory that this rank computes in; ranks that share it have the same.
 std::string memory_name(const Device& device) {
   const std::string place = device.memory_place();
   return fmt::format("{}{}host {}", place, place.empty() ? "" : " of ", host_name());
 }
 
+}  // namespace
+
 void check_memory(Communicator& world, const Device& device, const Model& model, const Partition& partition,
-                  const RunOptions& options, const std::vector<std::string>& memories) {
+                  const RunOptions& options) {
+  const auto memories = gather_texts(world, memory_name(device));
   const std::uint64_t own_available = device.available_memory();
   const auto bytes = world.gather(std::as_bytes(std::span(&own_available, 1)));
   agree(world, [&] {

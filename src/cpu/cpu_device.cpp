@@ -19,6 +19,7 @@
 #include "cpu/host_memory.hpp"
 #include "cpu/key_value_layout.hpp"
 #include "cpu/merge.hpp"
+#include "cpu/peaks.hpp"
 #include "cpu/rows.hpp"
 #include "cpu/selection.hpp"
 #include "cpu/slots.hpp"
@@ -94,6 +95,9 @@ class CpuDevice : public Device {
   void wait_for(std::shared_ptr<Transfer> transfer) override { transfer->finish(); }
   void mark(Phase phase) override { timer_.mark(phase); }
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
+  Peaks measure_peaks(std::size_t bytes) override {
+    return cpu::measure_peaks(threads_, type_, std::min(bytes, available_memory() / 2));
+  }
 
   void embed(ConstView tokens, ConstView table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
@@ -102,6 +106,8 @@ class CpuDevice : public Device {
                         std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) override;
+  void copy(ConstView source, View destination) override;
   void silu(View x) override;
   void silu_multiply(ConstView gate_up, View out) override;
 
@@ -229,6 +235,22 @@ void CpuDevice::merge(const HeadShape& shape, std::span<const PartialAttention> 
     cpu::check({"merge", "log_sum_exp"}, partial.log_sum_exp, out.rows, shape.heads, {DataType::f32});
   }
   cpu::merge(threads_, shape, partials, out);
+}
+
+void CpuDevice::add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) {
+  cpu::check_shape("add_partial", shape);
+  cpu::check({"add_partial", "output"}, output, output.rows, shape.query_columns(), {DataType::f32});
+  cpu::check({"add_partial", "log_sum_exp"}, log_sum_exp, output.rows, shape.heads, {DataType::f32});
+  cpu::check({"add_partial", "partial output"}, partial.output, output.rows, shape.query_columns(), {DataType::f32});
+  cpu::check({"add_partial", "partial log_sum_exp"}, partial.log_sum_exp, output.rows, shape.heads, {DataType::f32});
+  cpu::add_partial(threads_, shape, partial, output, log_sum_exp);
+}
+
+void CpuDevice::copy(ConstView source, View destination) {
+  cpu::check({"copy", "destination"}, destination, source.rows, source.columns, {source.type});
+  cpu::for_each_index(threads_, source.rows, [&](std::int64_t row) {
+    std::memcpy(destination.row(row), source.row(row), static_cast<std::size_t>(source.columns) * size_of(source.type));
+  });
 }
 
 void CpuDevice::silu(View x) {

@@ -152,6 +152,20 @@ void OperationChecks::merge(const HeadShape& shape, std::span<const PartialAtten
   }
 }
 
+void OperationChecks::add_partial(const HeadShape& shape, const PartialAttention& partial, View output,
+                                  View log_sum_exp) const {
+  check_shape("add_partial", shape);
+  check({"add_partial", "output"}, output, output.rows, shape.query_columns(), {DataType::f32});
+  check({"add_partial", "log_sum_exp"}, log_sum_exp, output.rows, shape.heads, {DataType::f32});
+  check({"add_partial", "partial output"}, partial.output, output.rows, shape.query_columns(), {DataType::f32});
+  check({"add_partial", "partial log_sum_exp"}, partial.log_sum_exp, output.rows, shape.heads, {DataType::f32});
+}
+
+void OperationChecks::copy(ConstView source, View destination) const {
+  check({"copy", "source"}, source, source.rows, source.columns, {source.type});
+  check({"copy", "destination"}, destination, source.rows, source.columns, {source.type});
+}
+
 void OperationChecks::silu(View x) const { check({"silu", "x"}, x, x.rows, x.columns, {type_, DataType::f32}); }
 
 void OperationChecks::silu_multiply(ConstView gate_up, View out) const {

@@ -41,6 +41,8 @@ class OperationChecks {
                         std::int64_t first_position, View query_out, Slot slot, int first_token) const;
   void attention(const AttentionArguments& arguments) const;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) const;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) const;
+  void copy(ConstView source, View destination) const;
   void silu(View x) const;
   void silu_multiply(ConstView gate_up, View out) const;
 

@@ -92,6 +92,14 @@ struct RandomScoreKey {
   std::uint64_t layer = 0;
 };
 
+/// The most that a device was seen to do, all its threads together; 0 where it cannot be measured.
+struct Peaks {
+  double flops_per_second = 0.0;  // products of matrices in the compute type, nothing loaded
+  double bytes_per_second = 0.0;  // reading memory
+  double clock_hertz = 0.0;       // of a core, while it did that
+  std::string instructions{};     // what the operations were measured with
+};
+
 class Device {
  public:
   Device() = default;
@@ -138,6 +146,9 @@ class Device {
   virtual void mark(Phase phase) = 0;
   /// Seconds per phase since the last call; after synchronize().
   virtual PhaseSeconds take_phase_seconds() = 0;
+  /// Measures what the device can do, in about a second; `bytes` (less where memory is short) are read over and over.
+  /// Ranks that share a host call it together, so that each sees its share.
+  virtual Peaks measure_peaks(std::size_t bytes) = 0;
 
   // --- operations -----------------------------------------------------------------------------------------------
   /// out[i] (f32 [rows, hidden]) = table[tokens[i]]; tokens i32 [rows, 1], table [vocabulary, hidden] compute type.
@@ -157,6 +168,10 @@ class Device {
   virtual void attention(const AttentionArguments& arguments) = 0;
   /// Merges partial outputs over disjoint keys by their log-sum-exp, in the order given; out [rows, heads * head_dim].
   virtual void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) = 0;
+  /// Merges one more partial output, over further keys, into `output` and `log_sum_exp`, in place.
+  virtual void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) = 0;
+  /// destination = source, of the same type and shape; they do not overlap.
+  virtual void copy(ConstView source, View destination) = 0;
   /// x = silu(x), in place.
   virtual void silu(View x) = 0;
   /// out [rows, columns] = silu(gate) * up of gate_up [rows, 2 columns] = (gate, up).

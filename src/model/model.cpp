@@ -3,16 +3,23 @@
 #include <array>
 #include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "error.hpp"
 
 namespace apb {
 namespace {
 
-Buffer norm_weight(Device& device, const Checkpoint& checkpoint, const std::string& name, int columns) {
+Buffer norm_weight(Device& device, const WeightSource& source, const std::string& name, int columns) {
   Buffer buffer = device.allocate(static_cast<std::size_t>(columns) * sizeof(float));
-  device.upload(checkpoint.tensor(name, 1, columns), buffer.view(DataType::f32, 1, columns));
+  device.upload(source.tensor(name, 1, columns).view, buffer.view(DataType::f32, 1, columns));
   return buffer;
+}
+
+std::vector<ConstView> views_of(const std::vector<HostMatrix>& matrices) {
+  std::vector<ConstView> views;
+  for (const HostMatrix& matrix : matrices) views.push_back(matrix.view);
+  return views;
 }
 
 // A projection of a layer: NAME.weight [outputs, inputs] and, with a bias, NAME.bias [outputs].
@@ -23,31 +30,31 @@ struct Projection {
 
 class LayerLoader {
  public:
-  LayerLoader(Device& device, const Checkpoint& checkpoint, int layer)
-      : device_(device), checkpoint_(checkpoint), prefix_("model.layers." + std::to_string(layer) + ".") {}
+  LayerLoader(Device& device, const WeightSource& source, int layer)
+      : device_(device), source_(source), prefix_("model.layers." + std::to_string(layer) + ".") {}
 
   std::unique_ptr<Weight> pack(std::initializer_list<Projection> stacked, std::int64_t inputs, bool bias) const {
-    std::vector<ConstView> weights;
-    std::vector<ConstView> biases;
+    std::vector<HostMatrix> weights;
+    std::vector<HostMatrix> biases;
     for (const auto& [name, outputs] : stacked) {
-      weights.push_back(checkpoint_.tensor(prefix_ + name + ".weight", outputs, inputs));
-      if (bias) biases.push_back(checkpoint_.tensor(prefix_ + name + ".bias", 1, outputs));
+      weights.push_back(source_.tensor(prefix_ + name + ".weight", outputs, inputs));
+      if (bias) biases.push_back(source_.tensor(prefix_ + name + ".bias", 1, outputs));
     }
-    return device_.pack(weights, biases);
+    return device_.pack(views_of(weights), views_of(biases));
   }
 
   Buffer norm(const char* name, int columns) const {
-    return norm_weight(device_, checkpoint_, prefix_ + name + ".weight", columns);
+    return norm_weight(device_, source_, prefix_ + name + ".weight", columns);
   }
 
  private:
   Device& device_;
-  const Checkpoint& checkpoint_;
+  const WeightSource& source_;
   std::string prefix_;
 };
 
-LayerWeights load_layer(Device& device, const ModelConfig& config, const Checkpoint& checkpoint, int layer) {
-  const LayerLoader load(device, checkpoint, layer);
+LayerWeights load_layer(Device& device, const ModelConfig& config, const WeightSource& source, int layer) {
+  const LayerLoader load(device, source, layer);
   const std::int64_t query = config.head_shape().query_columns();
   const std::int64_t key = std::int64_t{config.kv_heads} * config.head_dim;
   const std::int64_t hidden = config.hidden;
@@ -65,32 +72,36 @@ LayerWeights load_layer(Device& device, const ModelConfig& config, const Checkpo
 
 }  // namespace
 
-Model load_model(Device& device, const ModelConfig& config, const Checkpoint& checkpoint, bool with_head) {
+Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head) {
   Model model{.config = config};
-  const ConstView embedding = checkpoint.tensor("model.embed_tokens.weight", config.vocabulary, config.hidden);
-  model.embedding =
-      device.allocate(static_cast<std::size_t>(embedding.rows * embedding.columns) * size_of(device.compute_type()));
-  device.upload(embedding, model.embedding.view(device.compute_type(), embedding.rows, embedding.columns));
-  for (int layer = 0; layer < config.layers; ++layer)
-    model.layers.push_back(load_layer(device, config, checkpoint, layer));
-  model.final_norm = norm_weight(device, checkpoint, "model.norm.weight", config.hidden);
-  if (with_head) {
-    const std::array head = {
-        config.tied_embeddings ? embedding : checkpoint.tensor("lm_head.weight", config.vocabulary, config.hidden)};
-    model.head = device.pack(head, {});
+  const auto pack_head = [&](const HostMatrix& head) {
+    if (with_head) model.head = device.pack(std::array{head.view}, {});
+  };
+  {
+    const HostMatrix embedding = source.tensor("model.embed_tokens.weight", config.vocabulary, config.hidden);
+    const auto [rows, columns] = std::pair(embedding.view.rows, embedding.view.columns);
+    model.embedding = device.allocate(static_cast<std::size_t>(rows * columns) * size_of(device.compute_type()));
+    device.upload(embedding.view, model.embedding.view(device.compute_type(), rows, columns));
+    if (config.tied_embeddings) pack_head(embedding);
+  }
+  for (int layer = 0; layer < config.layers; ++layer) model.layers.push_back(load_layer(device, config, source, layer));
+  model.final_norm = norm_weight(device, source, "model.norm.weight", config.hidden);
+  if (with_head && !config.tied_embeddings) {
+    pack_head(source.tensor("lm_head.weight", config.vocabulary, config.hidden));
   }
   return model;
 }
 
-std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config,
-                                                const Checkpoint& checkpoint) {
+std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config, const WeightSource& source) {
   std::vector<RetainingHead> heads;
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".self_attn.";
-    const std::int64_t inner = checkpoint.rows(prefix + "fc1.weight");
-    const std::array fc1 = {checkpoint.tensor(prefix + "fc1.weight", inner, config.head_shape().qkv_columns())};
-    const std::array fc2 = {checkpoint.tensor(prefix + "fc2.weight", config.kv_heads, inner)};
-    heads.push_back({.fc1 = device.pack(fc1, {}), .fc2 = device.pack(fc2, {})});
+    const std::int64_t inner = source.rows(prefix + "fc1.weight");
+    const auto pack = [&](const char* name, std::int64_t rows, std::int64_t columns) {
+      return device.pack(std::array{source.tensor(prefix + name, rows, columns).view}, {});
+    };
+    heads.push_back({.fc1 = pack("fc1.weight", inner, config.head_shape().qkv_columns()),
+                     .fc2 = pack("fc2.weight", config.kv_heads, inner)});
   }
   return heads;
 }

@@ -1,13 +1,12 @@
 // The weights of a decoder-only transformer on a device.
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <vector>
 
 #include "device/device.hpp"
 #include "model/config.hpp"
-#include "model/safetensors.hpp"
+#include "model/weight_source.hpp"
 
 namespace apb {
 
@@ -37,12 +36,11 @@ struct Model {
   std::vector<RetainingHead> retaining_heads{};  // one a layer, or none
 };
 
-/// Reads the checkpoint onto the device. Throws Error that names the tensor when one is missing, has another shape,
+/// Reads the weights onto the device. Throws Error that names the tensor when one is missing, has another shape,
 /// or holds NaN or infinity.
-Model load_model(Device& device, const ModelConfig& config, const Checkpoint& checkpoint, bool with_head);
+Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head);
 
 /// Reads `model.layers.N.self_attn.fc1.weight` and `.fc2.weight` for every layer, or throws Error.
-std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config,
-                                                const Checkpoint& checkpoint);
+std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config, const WeightSource& source);
 
 }  // namespace apb

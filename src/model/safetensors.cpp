@@ -194,15 +194,15 @@ Checkpoint::Tensors Checkpoint::map_file(const Path& file) {
 
   Tensors tensors;
   for (auto& entry : entries) {
-    tensors[entry.name] = {file.string(), std::move(entry.type), std::move(entry.shape), data.data() + entry.begin};
+    tensors[entry.name] = {
+        file.string(), std::move(entry.type), std::move(entry.shape), {mapped.data, data.data() + entry.begin}};
   }
-  mapped_files_.push_back(mapped.data);
   return tensors;
 }
 
 Checkpoint Checkpoint::open_file(const Path& file) {
   Checkpoint checkpoint(file.string());
-  checkpoint.tensors_ = checkpoint.map_file(file);
+  checkpoint.tensors_ = map_file(file);
   return checkpoint;
 }
 
@@ -220,7 +220,7 @@ Checkpoint Checkpoint::open(const Path& model_folder) {
     if (!std::filesystem::exists(file)) {
       fail("{}: is missing, but {} names it for tensor \"{}\"", file.string(), index.string(), name);
     }
-    if (!shards.contains(shard)) shards[shard] = checkpoint.map_file(file);
+    if (!shards.contains(shard)) shards[shard] = map_file(file);
     const auto found = shards[shard].find(name);
     if (found == shards[shard].end()) {
       fail("{}: has no tensor \"{}\", but {} says so", file.string(), name, index.string());
@@ -242,7 +242,7 @@ std::int64_t Checkpoint::rows(std::string_view name) const {
   return tensor.shape[0];
 }
 
-ConstView Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int64_t columns) const {
+HostMatrix Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int64_t columns) const {
   const Tensor& tensor = find(name);
   const bool is_row = rows == 1 && tensor.shape == std::vector{columns};
   if (!is_row && tensor.shape != std::vector{rows, columns}) {
@@ -253,16 +253,16 @@ ConstView Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int6
   if (!type) {
     fail("{}: tensor \"{}\" has dtype {}, supported: BF16, F16, F32", tensor.file, name, tensor.type);
   }
-  if (reinterpret_cast<std::uintptr_t>(tensor.data) % size_of(*type) != 0) {
+  if (reinterpret_cast<std::uintptr_t>(tensor.data.get()) % size_of(*type) != 0) {
     fail("{}: tensor \"{}\" is not aligned for {}; save the file again with a current safetensors library", tensor.file,
          name, tensor.type);
   }
-  const ConstView view{tensor.data, *type, Space::host, rows, columns, columns};
+  const ConstView view{tensor.data.get(), *type, Space::host, rows, columns, columns};
   if (const auto index = first_not_finite(view)) {
     fail("{}: tensor \"{}\" has NaN or infinity at [{}, {}]; the file is damaged, fetch it again", tensor.file, name,
          *index / columns, *index % columns);
   }
-  return view;
+  return {view, tensor.data};
 }
 
 }  // namespace apb

@@ -76,6 +76,30 @@ TEST_F(NcclCommunicatorTest, SeveralTransfersAreUnderWay) {
   expect_all_parts(first, 0);
 }
 
+TEST_F(NcclCommunicatorTest, EachRankGetsAPartOfEach) {
+  // Part p of rank r is numbers_of(r, p).
+  const Buffer send = device_->allocate(static_cast<std::size_t>(columns * host_.size()) * sizeof(std::int32_t));
+  const Buffer receive = parts_with_own(0);
+  for (int peer = 0; peer < host_.size(); ++peer) {
+    const auto numbers = numbers_of(host_.rank(), peer);
+    device_->upload(host_view(numbers.data(), 1, columns), view_of(send).row_range(peer, 1));
+  }
+  device_->wait_for(communicator_->start_all_to_all(*device_, view_of(send), view_of(receive)));
+  expect_all_parts(receive, host_.rank());
+}
+
+TEST_F(NcclCommunicatorTest, PartsTravelRound) {
+  const Buffer parts = parts_with_own(0);
+  const View all = view_of(parts);
+  for (int step = 0; step + 1 < host_.size(); ++step) {
+    const auto row = [&](int behind) {
+      return all.row_range((host_.rank() - behind + host_.size()) % host_.size(), 1);
+    };
+    device_->wait_for(communicator_->start_shift(*device_, row(step), row(step + 1)));
+  }
+  expect_all_parts(parts, 0);
+}
+
 TEST_F(NcclCommunicatorTest, HostMemoryGoesThroughTheHost) {
   EXPECT_EQ(communicator_->rank(), host_.rank());
   EXPECT_EQ(communicator_->size(), host_.size());
@@ -93,7 +117,11 @@ TEST_F(NcclCommunicatorTest, RefusesPartsWithGaps) {
   const Buffer parts = parts_with_own(0);
   View view = view_of(parts);
   --view.columns;
-  EXPECT_THROW(communicator_->start_all_gather(*device_, view), std::invalid_argument);
+  EXPECT_THROW(communicator_->start_all_to_all(*device_, view_of(parts), view), std::invalid_argument);
+  EXPECT_THROW(communicator_->start_shift(*device_, view_of(parts), view_of(parts)), std::invalid_argument);
+  if (host_.size() > 1) {
+    EXPECT_THROW(communicator_->start_all_gather(*device_, view), std::invalid_argument);
+  }
 }
 
 }  // namespace
