@@ -14,6 +14,11 @@ namespace {
 
 constexpr int max_call_depth = 32;
 
+std::string file_name(const ModuleText& text, int number) {
+  const auto found = text.files.find(number);
+  return found == text.files.end() ? "?" : found->second;
+}
+
 /// The opcode without what makes no difference to the result here.
 std::string normalised(const std::string& opcode) {
   const auto parts = split_dots(opcode);
@@ -34,14 +39,24 @@ std::string normalised(const std::string& opcode) {
 
 std::string describe(const ModuleText& text, int location) {
   if (location < 0) return "unknown line (compile with -lineinfo)";
-  const Location& at = text.locations[static_cast<std::size_t>(location)];
-  const auto file = [&](int number) {
-    const auto found = text.files.find(number);
-    return found == text.files.end() ? std::string("?") : found->second;
-  };
-  std::string result = fmt::format("{}:{}", file(at.file), at.line);
-  if (at.caller_line > 0) result += fmt::format(" (inlined at {}:{})", file(at.caller_file), at.caller_line);
+  std::string result;
+  for (int depth = 0; location >= 0 && depth < max_call_depth; ++depth) {
+    const Location& at = text.locations[static_cast<std::size_t>(location)];
+    result += fmt::format("{}{}:{}", depth == 0 ? "" : ", inlined at ", file_name(text, at.file), at.line);
+    location = at.caller;
+  }
   return result;
+}
+
+std::pair<std::string, int> own_line(const ModuleText& text, int location) {
+  for (int depth = 0; location >= 0 && depth < max_call_depth; ++depth) {
+    const Location& at = text.locations[static_cast<std::size_t>(location)];
+    const std::string file = file_name(text, at.file);
+    const bool of_toolkit = file.find("/targets/") != std::string::npos && file.find("/include/") != std::string::npos;
+    if (!of_toolkit || at.caller < 0) return {file, at.line};
+    location = at.caller;
+  }
+  return {};
 }
 
 Decoder::Decoder(const ModuleText& text, const std::map<std::string, std::uint64_t>& globals)

@@ -112,6 +112,9 @@ class Decoder {
 /// registers that may be read before they are written. On entry the operands of `program.code` are value numbers.
 void allocate_registers(Program& program, const std::vector<Value>& values);
 
+/// "FILE:LINE, inlined at FILE:LINE, ..."
 std::string describe(const ModuleText& text, int location);
+/// The innermost of these lines that is not in a header of the CUDA toolkit.
+std::pair<std::string, int> own_line(const ModuleText& text, int location);
 
 }  // namespace apb::ptx

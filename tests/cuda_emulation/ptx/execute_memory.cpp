@@ -62,6 +62,9 @@ bool same_values(const Warp& warp, const Operation& operation, int a, int b) {
 
 /// Lanes that store the same value at the same place as another lane do not store; another value is a race.
 void drop_equal_stores(Warp& warp, const Operation& operation, Access& access) {
+  // Local memory of the lanes has the same addresses.
+  const auto at_first = access.address[at(std::countr_zero(access.mask))];
+  if (operation.space == Space::local || (operation.space == Space::generic && (at_first & local_window) != 0)) return;
   bool ascending = true;
   std::uint64_t last = 0;
   bool first = true;

@@ -219,6 +219,7 @@ bool release_barrier(Block& block) {
     if (!complete) continue;
     for (auto* other : there) {
       if (expected > 0 || other->barrier_pc == first->barrier_pc) continue;
+      other->pc = other->barrier_pc;
       violate(
           *other, Fault::divergent_barrier, std::countr_zero(other->alive),
           fmt::format("is at another barrier than {}, which waits at {}",
@@ -334,14 +335,7 @@ void violate(const Warp& warp, Fault fault, int lane, const std::string& message
   const Launch& launch = *warp.block->launch;
   const Program& program = *launch.program;
   const int location = program.code[warp.pc].location;
-  std::string file;
-  int line = 0;
-  if (location >= 0) {
-    const Location& at = program.text->locations[static_cast<std::size_t>(location)];
-    const auto found = program.text->files.find(at.file);
-    if (found != program.text->files.end()) file = found->second;
-    line = at.line;
-  }
+  const auto [file, line] = own_line(*program.text, location);
   throw Violation(
       fault,
       fmt::format("kernel {}, {}, {}: {} {}", program.name, describe(*program.text, location), program.opcodes[warp.pc],

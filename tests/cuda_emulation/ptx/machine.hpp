@@ -43,7 +43,8 @@ class Violation : public std::runtime_error {
       : std::runtime_error(message), fault_(fault), kernel_(std::move(kernel)), file_(std::move(file)), line_(line) {}
   Fault fault() const { return fault_; }
   const std::string& kernel() const { return kernel_; }  // mangled; empty for the host
-  const std::string& file() const { return file_; }      // as in .file; empty without -lineinfo
+  /// The innermost line outside of the toolkit's headers; empty without -lineinfo.
+  const std::string& file() const { return file_; }
   int line() const { return line_; }
 
  private:

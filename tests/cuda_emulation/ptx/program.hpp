@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "ptx/text.hpp"
+#include "ptx/space.hpp"
 
 namespace apb::ptx {
 
+struct ModuleText;
 struct Warp;
 struct Operation;
 using Handler = void (*)(Warp&, const Operation&);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 #include <utility>
@@ -283,7 +284,7 @@ class Parser {
         ++at_;
         scope = function.scopes[static_cast<std::size_t>(scope)].parent;
         if (scope < 0) return;
-      } else if (starts_with(".loc")) {
+      } else if (starts_with(".loc") && is_space(text_[at_ + 4])) {
         location = source_location(take_line());
       } else {
         statement(function, scope, location);
@@ -297,15 +298,20 @@ class Parser {
     const auto comma = line.find(',');
     const auto inlined = line.find("inlined_at");
     const auto own = numbers(line.substr(4, comma == std::string::npos ? comma : comma - 4));
-    Location location{own.at(0), own.at(1), 0, 0};
+    Location location{own.at(0), own.at(1), own.at(2), -1};
+    auto& all = module_->locations;
     if (inlined != std::string::npos) {
+      // The caller's own line, which may be inlined too, has come before.
       const auto caller = numbers(line.substr(inlined + 10));
-      location.caller_file = caller.at(0);
-      location.caller_line = caller.at(1);
+      const std::array<int, 3> place{caller.at(0), caller.at(1), caller.at(2)};
+      const auto [found, is_new] = last_at_.try_emplace(place, static_cast<int>(all.size()));
+      if (is_new) all.push_back({place[0], place[1], place[2], -1});
+      location.caller = found->second;
     }
-    if (location.line == 0 && !module_->locations.empty()) return static_cast<int>(module_->locations.size()) - 1;
-    module_->locations.push_back(location);
-    return static_cast<int>(module_->locations.size()) - 1;
+    if (location.line == 0 && !all.empty()) return static_cast<int>(all.size()) - 1;
+    last_at_[{location.file, location.line, location.column}] = static_cast<int>(all.size());
+    all.push_back(location);
+    return static_cast<int>(all.size()) - 1;
   }
 
   void statement(FunctionText& function, int scope_index, int location) {
@@ -389,6 +395,7 @@ class Parser {
   std::string_view text_;
   std::size_t at_ = 0;
   std::unique_ptr<ModuleText> module_;
+  std::map<std::array<int, 3>, int> last_at_;  // (file, line, column) -> the last location there
 };
 
 }  // namespace

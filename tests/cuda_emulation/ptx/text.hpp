@@ -9,10 +9,9 @@
 #include <string_view>
 #include <vector>
 
-namespace apb::ptx {
+#include "ptx/space.hpp"
 
-/// State spaces of memory.
-enum class Space { generic, global, constant, shared, local, param };
+namespace apb::ptx {
 
 /// `.shared .align 16 .b8 name[64]`, also the parameters of kernels and functions.
 struct VariableText {
@@ -25,12 +24,13 @@ struct VariableText {
   std::vector<std::string> initial;  // of the elements, as written
 };
 
-/// A source position; `caller` is where an inlined function was called, or -1.
+/// A source position; `caller` is where the function that it is in was called, if it was inlined: an index in
+/// ModuleText::locations, or -1.
 struct Location {
   int file = 0;
   int line = 0;
-  int caller_file = 0;
-  int caller_line = 0;
+  int column = 0;
+  int caller = -1;
 };
 
 /// An instruction: "@!%p1 add.s32 %r1, %r2, 3".
