@@ -50,7 +50,7 @@ struct Parameters {
   Target target;              // of part 0; a part's rows follow on the rows of the one before
   int rows;
   int group;
-  std::int64_t causal_before;
+  int causal_before;
   float scale;
   SlotTable<entries> slots;
 };
@@ -68,7 +68,7 @@ struct Tiling {
   static constexpr int stages = 3;
   static constexpr int shared_bytes = rows * row_bytes + stages * stage_bytes;
   /// Resident on a multiprocessor, as far as registers go.
-  static constexpr int blocks = warps == 1 ? 4 : row_blocks == 1 ? (head_dim == 64 ? 4 : 3) : (head_dim == 64 ? 3 : 2);
+  static constexpr int blocks = warps == 1 ? 4 : row_blocks == 2 ? 2 : head_dim == 64 ? 4 : 3;
 };
 
 /// A tile of keys: tokens [first, first + 64) of a slot.
@@ -116,8 +116,8 @@ __device__ __forceinline__ Place place_of(const P& p, int row, int kv_head) {
 /// How many tokens of the causal slot a stacked row sees; rows behind the last one see what it sees.
 template <typename P>
 __device__ __forceinline__ int causal_count(const P& p, int row) {
-  const std::int64_t seen = p.causal_before + min(place_of(p, row, 0).position, p.rows - 1) + 1;
-  return static_cast<int>(min(max(seen, std::int64_t{0}), std::int64_t{p.slots.count[p.slots.visible]}));
+  const int seen = p.causal_before + min(place_of(p, row, 0).position, p.rows - 1) + 1;
+  return min(max(seen, 0), p.slots.count[p.slots.visible]);
 }
 
 /// Which 16 bytes of a tile of rows a thread copies: chunk `chunk` of row `row` and of every `step`-th after it.
@@ -225,12 +225,12 @@ __device__ __forceinline__ void write_bf16(const P& p, const Target& target, int
 }
 
 /// Grid: KV heads, tiles of rows (the last ones first: with a causal slot they see most), parts.
-// resources <128, 4, 2, *>: 255 registers; 80 KiB of shared memory (dynamic)
-// resources <128, 4, 1, *>: 168 registers; 64 KiB of shared memory (dynamic)
-// resources <128, 1, 1, *>: 168 registers; 52 KiB of shared memory (dynamic)
-// resources <64, 4, 2, *>: 168 registers; 40 KiB of shared memory (dynamic)
-// resources <64, 4, 1, *>: 128 registers; 32 KiB of shared memory (dynamic)
-// resources <64, 1, 1, *>: 168 registers; 26 KiB of shared memory (dynamic)
+/// Budget <128, 4, 2, *>: 255 registers, 80 KiB shared.
+/// Budget <128, 4, 1, *>: 168 registers, 64 KiB shared.
+/// Budget <128, 1, 1, *>: 168 registers, 52 KiB shared.
+/// Budget <64, 4, 2, *>: 216 registers, 40 KiB shared.
+/// Budget <64, 4, 1, *>: 128 registers, 32 KiB shared.
+/// Budget <64, 1, 1, *>: 168 registers, 26 KiB shared.
 template <int head_dim, int warps, int row_blocks, int entries>
 __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
                              Tiling<head_dim, warps, row_blocks>::blocks)  //
@@ -285,11 +285,6 @@ __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
       rows.multiply(warp_query, stage + chunks_first, scores);
       stage = after(stage);
 
-      // The same with the values, and the stage of the keys.
-      ptx::wait_copies<1>();
-      __syncthreads();
-      if (left > 1) load_half<T>(p.slots, at, kv_head, Half::values, before(stage));
-      ptx::commit_copies();
       if (seen_by_all < tile) {
         const int thread = ptx::thread_index();
         const int row = first_row + thread / 32 * T::warp_rows + thread % 32 / 4;
@@ -299,6 +294,12 @@ __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
         });
       }
       rows.weigh(scores, p.scale * std::numbers::log2e_v<float>);
+
+      // The same with the values, and the stage of the keys.
+      ptx::wait_copies<1>();
+      __syncthreads();
+      if (left > 1) load_half<T>(p.slots, at, kv_head, Half::values, before(stage));
+      ptx::commit_copies();
       rows.add_values(scores, stage + rows_first);
       stage = after(stage);
     }
@@ -352,7 +353,7 @@ struct Merged {
 
 constexpr int merge_threads = 512;
 
-// resources: 48 registers; 16 KiB of shared memory
+/// Budget: 48 registers, 16 KiB shared.
 /// Grid: rows times heads. Threads that share four columns take every so many parts each, and then go in order.
 template <int head_dim>
 __global__ __launch_bounds__(merge_threads, 2) void merge_parts(const __grid_constant__ MergeParameters p) {
@@ -414,28 +415,16 @@ SlotTable<entries> slot_table(const AttentionArguments& arguments) {
   return table;
 }
 
-/// What blocks of threads, one for each KV head and tile of rows, have to do in tiles of keys.
-struct Load {
-  std::int64_t blocks;
-  std::int64_t least;  // of the first rows
-  std::int64_t most;   // of the last rows
-};
-
-/// In how many parts it is done first on so many places, each working through one block after another. Costs are in
-/// the time of one tile: to start a block, to merge, and to merge as much as each place writes.
-int choose_parts(const Load& load, std::int64_t places) {
+/// In how many parts each block's tiles are done first, on so many places that work through one block after another.
+/// Costs are in the time of a tile.
+int choose_parts(std::int64_t blocks, std::int64_t tiles, std::int64_t places) {
   constexpr std::int64_t start_cost = 1;
-  constexpr std::int64_t merge_cost = 2;
-  constexpr std::int64_t place_merge_cost = 4;
+  constexpr std::int64_t merge_cost = 4;
   std::int64_t best = 1;
   std::int64_t best_cost = std::numeric_limits<std::int64_t>::max();
-  for (std::int64_t parts = 1; parts == 1 || (parts <= load.most && parts * load.blocks <= 2 * places); ++parts) {
-    const std::int64_t blocks = parts * load.blocks;
-    const std::int64_t waves = (blocks + places - 1) / places;
-    const std::int64_t longest = (load.most + parts - 1) / parts;
-    const std::int64_t mean_of_waves = waves * (load.most + load.least + 2 * parts - 1) / (2 * parts);
-    const std::int64_t merging = parts == 1 ? 0 : merge_cost + place_merge_cost * blocks / places;
-    const std::int64_t cost = std::max(longest, mean_of_waves) + waves * start_cost + merging;
+  for (std::int64_t parts = 1; parts == 1 || (parts <= tiles && parts * blocks <= 2 * places); ++parts) {
+    const std::int64_t waves = (parts * blocks + places - 1) / places;
+    const std::int64_t cost = waves * ((tiles + parts - 1) / parts + start_cost) + (parts > 1 ? merge_cost : 0);
     if (cost >= best_cost) continue;
     best = parts;
     best_cost = cost;
@@ -464,23 +453,22 @@ cudaError_t attention_by(void (*kernel)(Parameters<entries>), cudaStream_t strea
                          int multiprocessors, Workspace workspace) {
   const HeadShape& shape = arguments.shape;
   const auto rows = static_cast<int>(arguments.query.rows);
+  constexpr std::int64_t far = 1 << 30;  // from there on, all rows see alike
   Parameters<entries> p{.query = arguments.query.data,
                         .query_stride = arguments.query.stride * 2,
                         .target = target_of(arguments.output, arguments.log_sum_exp),
                         .rows = rows,
                         .group = shape.heads / shape.kv_heads,
-                        .causal_before = arguments.causal_before,
+                        .causal_before = static_cast<int>(std::clamp(arguments.causal_before, -far, far)),
                         .scale = 1.0F / std::sqrt(static_cast<float>(T::head_dim)),
                         .slots = slot_table<entries>(arguments)};
 
   const std::int64_t row_tiles = (std::int64_t{rows} * p.group + T::rows - 1) / T::rows;
-  const auto tiles_of_row = [&](std::int64_t row) {
-    const std::int64_t causal =
-        std::clamp(arguments.causal_before + row + 1, std::int64_t{0}, std::int64_t{arguments.causal.count});
-    return p.slots.first_tile[p.slots.visible] + (causal + tile - 1) / tile;
-  };
-  const Load load{.blocks = row_tiles * shape.kv_heads, .least = tiles_of_row(0), .most = tiles_of_row(rows - 1)};
-  const int parts = choose_parts(load, static_cast<std::int64_t>(multiprocessors) * T::blocks);
+  const std::int64_t causal =
+      std::clamp(arguments.causal_before + rows, std::int64_t{0}, std::int64_t{arguments.causal.count});
+  const std::int64_t tiles = p.slots.first_tile[p.slots.visible] + (causal + tile - 1) / tile;
+  const std::int64_t places = std::int64_t{multiprocessors} * T::blocks;
+  const int parts = choose_parts(row_tiles * shape.kv_heads, tiles, places);
   const LaunchShape launch_shape{
       dim3(static_cast<unsigned>(shape.kv_heads), static_cast<unsigned>(row_tiles), static_cast<unsigned>(parts)),
       dim3(T::threads), T::shared_bytes};
