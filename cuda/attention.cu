@@ -14,6 +14,7 @@
 #include <numbers>
 
 #include "attention_rows.cuh"
+#include "attention_tiles.cuh"
 #include "kernels.hpp"
 #include "launch.cuh"
 #include "ptx.cuh"
@@ -21,172 +22,26 @@
 namespace apb::cuda {
 namespace {
 
-/// Where a kernel writes: rows of bf16 or float32, and their log-sum-exp unless null.
-struct Target {
-  void* output;
-  std::int64_t output_stride;
-  float* log_sum_exp;
-  std::int64_t log_sum_exp_stride;
-  bool is_f32;
-};
-
-/// The visible slots that hold anything, at most `entries`, and behind them the causal slot.
-template <int entries>
-struct SlotTable {
-  const std::byte* data[entries + 1];
-  int capacity[entries + 1];
-  int count[entries + 1];
-  int first_tile[entries + 1];  // tiles of the slots before
-  int visible;                  // the causal slot's entry
-};
-
-/// A launch costs time by the bytes of its parameters, so that short tables have kernels of their own.
-constexpr int short_slot_table = 32;
-
-template <int entries>
-struct Parameters {
-  const std::byte* query;
-  std::int64_t query_stride;  // bytes
-  Target target;              // of part 0; a part's rows follow on the rows of the one before
-  int rows;
-  int group;
-  int causal_before;
-  float scale;
-  SlotTable<entries> slots;
-};
-
-/// A tile of rows is shared by `warps` of `row_blocks` times 16 rows each.
-template <int head_dim_, int warps, int row_blocks_>
-struct Tiling {
-  static constexpr int head_dim = head_dim_;
-  static constexpr int row_blocks = row_blocks_;
-  static constexpr int threads = 32 * warps;
-  static constexpr int warp_rows = 16 * row_blocks;
-  static constexpr int rows = warps * warp_rows;
-  static constexpr int row_bytes = 2 * head_dim;
-  static constexpr int stage_bytes = tile * row_bytes;  // a tile's keys, or its values
-  static constexpr int stages = 3;
-  static constexpr int shared_bytes = rows * row_bytes + stages * stage_bytes;
-  /// Resident on a multiprocessor, as far as registers go.
-  static constexpr int blocks = warps == 1 ? 4 : row_blocks == 2 ? 2 : head_dim == 64 ? 4 : 3;
-};
-
-/// A tile of keys: tokens [first, first + 64) of a slot.
-struct Cursor {
-  int slot;
-  int first;
-
-  template <typename Slots>
-  __device__ __forceinline__ void advance(const Slots& slots) {
-    first += tile;
-    if (slot < slots.visible && first >= slots.count[slot]) {
-      ++slot;
-      first = 0;
-    }
-  }
-};
-
-template <typename Slots>
-__device__ __forceinline__ Cursor find_tile(const Slots& slots, int index) {
-  int low = 0;
-  int high = slots.visible;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (slots.first_tile[middle] <= index) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return {low, (index - slots.first_tile[low]) * tile};
-}
-
-/// Position and query head of a stacked row.
-struct Place {
-  int position;
-  int head;
-};
-
-template <typename P>
-__device__ __forceinline__ Place place_of(const P& p, int row, int kv_head) {
-  const int position = static_cast<int>(static_cast<unsigned>(row) / static_cast<unsigned>(p.group));
-  return {position, kv_head * p.group + row - position * p.group};
-}
-
-/// How many tokens of the causal slot a stacked row sees; rows behind the last one see what it sees.
-template <typename P>
-__device__ __forceinline__ int causal_count(const P& p, int row) {
-  const int seen = p.causal_before + min(place_of(p, row, 0).position, p.rows - 1) + 1;
-  return min(max(seen, 0), p.slots.count[p.slots.visible]);
-}
-
-/// Which 16 bytes of a tile of rows a thread copies: chunk `chunk` of row `row` and of every `step`-th after it.
-template <typename T>
-struct Copier {
-  static constexpr int chunks = T::row_bytes / 16;
-  static constexpr int step = T::threads / chunks;
-  int thread = ptx::thread_index();
-  int row = thread / chunks;
-  int chunk = thread % chunks;
-
-  /// Offset of the i-th in shared memory. Rows eight apart are swizzled alike.
-  __device__ __forceinline__ std::uint32_t offset(int i) const {
-    if constexpr (step % 8 == 0) return swizzled<T::row_bytes>(row, chunk) + i * step * T::row_bytes;
-    return swizzled<T::row_bytes>(row + i * step, chunk);
-  }
-};
-
-enum class Half { keys, values };
-
-/// Begins to copy a tile's keys or values; zeros behind the slot's last token.
-template <typename T, typename Slots>
-__device__ __forceinline__ void load_half(const Slots& slots, const Cursor& at, int kv_head, Half half,
-                                          std::uint32_t destination) {
-  const Copier<T> copier;
-  const std::int64_t matrix = 2 * kv_head + (half == Half::values ? 1 : 0);
-  const std::int64_t first = matrix * slots.capacity[at.slot] + at.first;
-  const std::byte* source = slots.data[at.slot] + first * T::row_bytes + 16 * copier.thread;
-  const int valid = slots.count[at.slot] - at.first - copier.row;
-#pragma unroll
-  for (int i = 0; i < tile / copier.step; ++i) {
-    ptx::copy_async(destination + copier.offset(i), source + i * 16 * T::threads, i * copier.step < valid);
-  }
-}
-
-/// Begins to copy a tile's query rows; zeros behind the last one.
-template <typename T, typename P>
-__device__ __forceinline__ void load_query(const P& p, int first_row, int kv_head, std::uint32_t destination) {
-  const Copier<T> copier;
-#pragma unroll
-  for (int i = 0; i < T::rows / copier.step; ++i) {
-    const int row = first_row + copier.row + i * copier.step;
-    const bool valid = row < p.rows * p.group;
-    const Place place = place_of(p, valid ? row : 0, kv_head);
-    const std::byte* source = p.query + place.position * p.query_stride + place.head * T::row_bytes + 16 * copier.chunk;
-    ptx::copy_async(destination + copier.offset(i), source, valid);
-  }
-}
-
 template <typename T, typename P, typename Rows>
-__device__ __forceinline__ void write_log_sum_exp(const P& p, const Target& target, int first_row, int kv_head,
+__device__ __forceinline__ void write_log_sum_exp(const P& p, const AttentionTarget& target, int first_row, int kv_head,
                                                   const Rows& rows) {
   const int lane = ptx::thread_index() % 32;
   Rows::for_each_half([&](int r, int half) {
     const int row = first_row + 16 * r + 8 * half + lane / 4;
     if (row >= p.rows * p.group || lane % 4 != 0) return;
-    const Place place = place_of(p, row, kv_head);
+    const StackedRow place = place_of(p, row, kv_head);
     target.log_sum_exp[place.position * target.log_sum_exp_stride + place.head] = rows.maximum[r][half];
   });
 }
 
 template <typename T, typename P, typename Rows>
-__device__ __forceinline__ void write_f32(const P& p, const Target& target, int first_row, int kv_head,
+__device__ __forceinline__ void write_f32(const P& p, const AttentionTarget& target, int first_row, int kv_head,
                                           const Rows& rows) {
   const int lane = ptx::thread_index() % 32;
   Rows::for_each_half([&](int r, int half) {
     const int row = first_row + 16 * r + 8 * half + lane / 4;
     if (row >= p.rows * p.group) return;
-    const Place place = place_of(p, row, kv_head);
+    const StackedRow place = place_of(p, row, kv_head);
     float* out = static_cast<float*>(target.output) + place.position * target.output_stride + place.head * T::head_dim +
                  2 * (lane % 4);
 #pragma unroll
@@ -198,7 +53,7 @@ __device__ __forceinline__ void write_f32(const P& p, const Target& target, int 
 
 /// By way of `shared`, room for the warp's rows, so that whole sectors are written.
 template <typename T, typename P, typename Rows>
-__device__ __forceinline__ void write_bf16(const P& p, const Target& target, int first_row, int kv_head,
+__device__ __forceinline__ void write_bf16(const P& p, const AttentionTarget& target, int first_row, int kv_head,
                                            const Rows& rows, std::byte* shared) {
   const int lane = ptx::thread_index() % 32;
   __syncwarp();
@@ -217,7 +72,7 @@ __device__ __forceinline__ void write_bf16(const P& p, const Target& target, int
     const int in_warp = (lane + 32 * i) / chunks;
     const int chunk = lane % chunks;
     if (first_row + in_warp >= p.rows * p.group) continue;
-    const Place place = place_of(p, first_row + in_warp, kv_head);
+    const StackedRow place = place_of(p, first_row + in_warp, kv_head);
     std::byte* out = static_cast<std::byte*>(target.output) + 2 * place.position * target.output_stride +
                      place.head * T::row_bytes + 16 * chunk;
     *reinterpret_cast<uint4*>(out) = *reinterpret_cast<const uint4*>(shared + swizzled<T::row_bytes>(in_warp, chunk));
@@ -232,10 +87,10 @@ __device__ __forceinline__ void write_bf16(const P& p, const Target& target, int
 /// Budget <64, 4, 1, *>: 128 registers, 32 KiB shared.
 /// Budget <64, 1, 1, *>: 168 registers, 26 KiB shared.
 template <int head_dim, int warps, int row_blocks, int entries>
-__global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
-                             Tiling<head_dim, warps, row_blocks>::blocks)  //
-    void attend(const __grid_constant__ Parameters<entries> p) {
-  using T = Tiling<head_dim, warps, row_blocks>;
+__global__ __launch_bounds__(AttentionTiling<head_dim, warps, row_blocks>::threads,
+                             AttentionTiling<head_dim, warps, row_blocks>::blocks)  //
+    void attend(const __grid_constant__ AttentionParameters<entries> p) {
+  using T = AttentionTiling<head_dim, warps, row_blocks>;
   extern __shared__ __align__(1024) std::byte shared[];
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int kv_head = static_cast<int>(blockIdx.x);
@@ -262,12 +117,12 @@ __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
     const std::uint32_t chunks_first = swizzled<T::row_bytes>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     const std::uint32_t warp_query = query + in_tile * T::row_bytes + rows_first;
 
-    Cursor at = find_tile(p.slots, tiles / parts * part + min(part, tiles % parts));
+    TileCursor at = find_tile(p.slots, tiles / parts * part + min(part, tiles % parts));
     std::uint32_t stage = first_stage;  // of the keys or values that come next
     load_query<T>(p, first_row, kv_head, query);
-    load_half<T>(p.slots, at, kv_head, Half::keys, stage);
+    load_half<T>(p.slots, at, kv_head, TileHalf::keys, stage);
     ptx::commit_copies();
-    load_half<T>(p.slots, at, kv_head, Half::values, after(stage));
+    load_half<T>(p.slots, at, kv_head, TileHalf::values, after(stage));
     ptx::commit_copies();
 
     const int causal_least = causal_count(p, first_row);
@@ -279,7 +134,7 @@ __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
       // Behind the barrier all warps have the keys, and are done with the values before them: their stage is free.
       ptx::wait_copies<1>();
       __syncthreads();
-      if (left > 1) load_half<T>(p.slots, at, kv_head, Half::keys, before(stage));
+      if (left > 1) load_half<T>(p.slots, at, kv_head, TileHalf::keys, before(stage));
       ptx::commit_copies();
       float scores[row_blocks][tile / 8][4];
       rows.multiply(warp_query, stage + chunks_first, scores);
@@ -298,7 +153,7 @@ __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
       // The same with the values, and the stage of the keys.
       ptx::wait_copies<1>();
       __syncthreads();
-      if (left > 1) load_half<T>(p.slots, at, kv_head, Half::values, before(stage));
+      if (left > 1) load_half<T>(p.slots, at, kv_head, TileHalf::values, before(stage));
       ptx::commit_copies();
       rows.add_values(scores, stage + rows_first);
       stage = after(stage);
@@ -307,7 +162,7 @@ __global__ __launch_bounds__(Tiling<head_dim, warps, row_blocks>::threads,
 
   rows.finish(p.scale);
   const int first_in_tile = ptx::thread_index() / 32 * T::warp_rows;
-  Target target = p.target;
+  AttentionTarget target = p.target;
   const std::int64_t first_of_part = std::int64_t{part} * p.rows;
   if (target.log_sum_exp != nullptr) {
     target.log_sum_exp += first_of_part * target.log_sum_exp_stride;
@@ -327,7 +182,7 @@ struct MergeParameters {
   int parts;
   int rows;
   int heads;
-  Target target;
+  AttentionTarget target;
 };
 
 /// Sums of values under weights e^(log-sum-exp - maximum), and of the weights.
@@ -439,7 +294,7 @@ std::size_t partial_bytes(int multiprocessors) {
   return 2 * places * T::rows * (T::head_dim + 1) * sizeof(float);
 }
 
-Target target_of(const View& output, const View& log_sum_exp) {
+AttentionTarget target_of(const View& output, const View& log_sum_exp) {
   return {.output = output.data,
           .output_stride = output.stride,
           .log_sum_exp = log_sum_exp.empty() ? nullptr : reinterpret_cast<float*>(log_sum_exp.data),
@@ -447,21 +302,21 @@ Target target_of(const View& output, const View& log_sum_exp) {
           .is_f32 = output.type == DataType::f32};
 }
 
-/// Launches `kernel`, of Tiling T, and the merge where there are parts.
+/// Launches `kernel`, of AttentionTiling T, and the merge where there are parts.
 template <typename T, int entries>
-cudaError_t attention_by(void (*kernel)(Parameters<entries>), cudaStream_t stream, const AttentionArguments& arguments,
-                         int multiprocessors, Workspace workspace) {
+cudaError_t attention_by(void (*kernel)(AttentionParameters<entries>), cudaStream_t stream,
+                         const AttentionArguments& arguments, int multiprocessors, Workspace workspace) {
   const HeadShape& shape = arguments.shape;
   const auto rows = static_cast<int>(arguments.query.rows);
   constexpr std::int64_t far = 1 << 30;  // from there on, all rows see alike
-  Parameters<entries> p{.query = arguments.query.data,
-                        .query_stride = arguments.query.stride * 2,
-                        .target = target_of(arguments.output, arguments.log_sum_exp),
-                        .rows = rows,
-                        .group = shape.heads / shape.kv_heads,
-                        .causal_before = static_cast<int>(std::clamp(arguments.causal_before, -far, far)),
-                        .scale = 1.0F / std::sqrt(static_cast<float>(T::head_dim)),
-                        .slots = slot_table<entries>(arguments)};
+  AttentionParameters<entries> p{.query = arguments.query.data,
+                                 .query_stride = arguments.query.stride * 2,
+                                 .target = target_of(arguments.output, arguments.log_sum_exp),
+                                 .rows = rows,
+                                 .group = shape.heads / shape.kv_heads,
+                                 .causal_before = static_cast<int>(std::clamp(arguments.causal_before, -far, far)),
+                                 .scale = 1.0F / std::sqrt(static_cast<float>(T::head_dim)),
+                                 .slots = slot_table<entries>(arguments)};
 
   const std::int64_t row_tiles = (std::int64_t{rows} * p.group + T::rows - 1) / T::rows;
   const std::int64_t causal =
@@ -478,7 +333,7 @@ cudaError_t attention_by(void (*kernel)(Parameters<entries>), cudaStream_t strea
   const std::size_t partials = row_heads * static_cast<std::size_t>(parts);
   if (workspace.bytes < partials * (T::head_dim + 1) * sizeof(float)) return cudaErrorInvalidValue;
   auto* outputs = reinterpret_cast<float*>(workspace.data);
-  const Target target = p.target;
+  const AttentionTarget target = p.target;
   p.target = {.output = outputs,
               .output_stride = shape.query_columns(),
               .log_sum_exp = outputs + partials * T::head_dim,
@@ -500,7 +355,7 @@ cudaError_t attention_by(void (*kernel)(Parameters<entries>), cudaStream_t strea
 template <int head_dim, int warps, int row_blocks>
 cudaError_t attention_by(cudaStream_t stream, const AttentionArguments& arguments, int multiprocessors,
                          Workspace workspace) {
-  using T = Tiling<head_dim, warps, row_blocks>;
+  using T = AttentionTiling<head_dim, warps, row_blocks>;
   if (arguments.visible.size() <= short_slot_table) {
     return attention_by<T>(attend<head_dim, warps, row_blocks, short_slot_table>, stream, arguments, multiprocessors,
                            workspace);
@@ -521,9 +376,9 @@ cudaError_t attention_of(cudaStream_t stream, const AttentionArguments& argument
 
 template <int head_dim>
 std::size_t workspace_of(int multiprocessors) {
-  return std::max({partial_bytes<Tiling<head_dim, 1, 1>>(multiprocessors),
-                   partial_bytes<Tiling<head_dim, 4, 1>>(multiprocessors),
-                   partial_bytes<Tiling<head_dim, 4, 2>>(multiprocessors)});
+  return std::max({partial_bytes<AttentionTiling<head_dim, 1, 1>>(multiprocessors),
+                   partial_bytes<AttentionTiling<head_dim, 4, 1>>(multiprocessors),
+                   partial_bytes<AttentionTiling<head_dim, 4, 2>>(multiprocessors)});
 }
 
 }  // namespace
