@@ -2,9 +2,12 @@
 // least. Their C++ counterparts are src/cpu/elementwise.cpp and merge.cpp.
 #include <cuda_runtime.h>
 
-#include "block.cuh"
-#include "kernels.hpp"
-#include "rows.cuh"
+#include <climits>
+#include <cmath>
+
+#include "cuda/block.cuh"
+#include "cuda/kernels.hpp"
+#include "cuda/rows.cuh"
 
 namespace apb::cuda {
 namespace {
@@ -106,17 +109,19 @@ struct Merge {
   __device__ void operator()(std::int64_t row, int column) const {
     const int head = column / head_dim;
     float largest = -INFINITY;
+#pragma unroll 2
     for (int i = 0; i < partials.count; ++i) largest = fmaxf(largest, log_sum_exp(i, row, head));
     Floats<Width> sum{};
     float weights = 0.0F;
+#pragma unroll 2
     for (int i = 0; i < partials.count; ++i) {
-      const float exponent = log_sum_exp(i, row, head);
-      if (exponent == -INFINITY) continue;
-      const float weight = expf(exponent - largest);
-      weights += weight;
       const auto values = load<Width>(partials.output[i] + row * partials.output_stride[i] + column);
+      const float exponent = log_sum_exp(i, row, head);
+      const bool counts = exponent != -INFINITY;
+      const float weight = counts ? expf(exponent - largest) : 0.0F;
+      weights += weight;
 #pragma unroll
-      for (int k = 0; k < Width; ++k) sum.at[k] += weight * values.at[k];
+      for (int k = 0; k < Width; ++k) sum.at[k] += counts ? weight * values.at[k] : 0.0F;
     }
     const float factor = weights == 0.0F ? 0.0F : 1.0F / weights;
     for (float& value : sum.at) value *= factor;
@@ -183,7 +188,7 @@ struct Largest {
 
 constexpr int argmax_threads = 1024;
 
-/// One block a row. Budget: 40 registers, 256 bytes shared.
+/// One block a row. Budget: 64 registers, 256 bytes shared.
 template <int Width>
 __global__ void __launch_bounds__(argmax_threads)
     argmax_rows(Rows<const float> x, int columns, Rows<std::int32_t> out) {

@@ -1,9 +1,9 @@
 // Heads and slots inside kernels. A warp works on rows of `HeadDim` elements, each of its lanes on 8 of them at a time.
 #pragma once
 
-#include "block.cuh"
-#include "kernels.hpp"
-#include "rows.cuh"
+#include "cuda/block.cuh"
+#include "cuda/kernels.hpp"
+#include "cuda/rows.cuh"
 
 namespace apb::cuda {
 

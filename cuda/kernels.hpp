@@ -47,10 +47,9 @@ cudaError_t attention(cudaStream_t stream, const AttentionArguments& arguments, 
 
 // --- elementwise.cu
 // ---------------------------------------------------------------------------------------------------
+/// A token that the table does not have makes a row of NaN.
 cudaError_t embed(cudaStream_t stream, ConstView tokens, ConstView table, View out);
 cudaError_t rms_norm(cudaStream_t stream, ConstView x, ConstView weight, float epsilon, View out);
-cudaError_t rotate_and_store(cudaStream_t stream, const HeadShape& shape, ConstView qkv, const HeadNorms& norms,
-                             ConstView rotary, std::int64_t first_position, View query_out, Slot slot, int first_token);
 /// Device::merge; as many partials as `largest_slot_table`.
 cudaError_t merge(cudaStream_t stream, const HeadShape& shape, std::span<const PartialAttention> partials, View out);
 cudaError_t silu(cudaStream_t stream, View x);
@@ -64,16 +63,27 @@ cudaError_t convert(cudaStream_t stream, ConstView source, View destination);
 cudaError_t add_partial(cudaStream_t stream, const HeadShape& shape, const PartialAttention& partial, View output,
                         View log_sum_exp);
 
-// --- selection.cu
-// -----------------------------------------------------------------------------------------------------
+// --- slots.cu
+// ---------------------------------------------------------------------------------------------------------
+// Head dimensions 64 and 128, here and in scores.cu.
+cudaError_t rotate_and_store(cudaStream_t stream, const HeadShape& shape, ConstView qkv, const HeadNorms& norms,
+                             ConstView rotary, std::int64_t first_position, View query_out, Slot slot, int first_token);
+/// Positions are not checked.
+cudaError_t gather(cudaStream_t stream, const HeadShape& shape, SlotRange source, ConstView positions,
+                   Slot destination);
+
+// --- scores.cu
+// --------------------------------------------------------------------------------------------------------
 cudaError_t mean_query(cudaStream_t stream, const HeadShape& shape, ConstView query, View mean);
 cudaError_t score_similarity(cudaStream_t stream, const HeadShape& shape, ConstView mean, SlotRange keys, View scores);
 cudaError_t score_random(cudaStream_t stream, const RandomScoreKey& key, std::int64_t first_position, View scores);
 cudaError_t score_recent(cudaStream_t stream, std::int64_t first_position, View scores);
+
+// --- selection.cu
+// -----------------------------------------------------------------------------------------------------
 std::size_t select_workspace(std::int64_t tokens, int kv_heads);
+/// `pool_window` at most `largest_pool_window`.
 cudaError_t select(cudaStream_t stream, ConstView scores, int pool_window, int excluded, View positions,
                    Workspace workspace);
-cudaError_t gather(cudaStream_t stream, const HeadShape& shape, SlotRange source, ConstView positions,
-                   Slot destination);
 
 }  // namespace apb::cuda

@@ -9,10 +9,11 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <type_traits>
 
+#include "cuda/launch.cuh"
 #include "device/view.hpp"
-#include "launch.cuh"
 
 namespace apb::cuda {
 

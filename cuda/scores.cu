@@ -1,7 +1,7 @@
 // Scores of a block's tokens. The C++ counterpart is in src/cpu/selection.cpp.
 #include <cuda_runtime.h>
 
-#include "heads.cuh"
+#include "cuda/heads.cuh"
 
 namespace apb::cuda {
 namespace {
@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(mean_threads, 2)
     mean_query_heads(Rows<const Bf16> query, std::int64_t rows, int group, float weight, Rows<float> mean) {
   constexpr int lanes = HeadDim / 8;
   constexpr int at_a_time = mean_threads / lanes;
-  __shared__ float sums[at_a_time][HeadDim];
+  __shared__ __align__(16) float sums[at_a_time][HeadDim];
   const int column = static_cast<int>(threadIdx.x) % lanes * 8;
   const int turn = static_cast<int>(threadIdx.x) / lanes;
   const int first_head = static_cast<int>(blockIdx.x) * group;
@@ -26,7 +26,9 @@ __global__ void __launch_bounds__(mean_threads, 2)
     for (int i = 0; i < 8; ++i) sum.at[i] += x.at[i];
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) sums[turn][column + i] = sum.at[i];
+  for (int i = 0; i < 8; i += 4) {
+    store(&sums[turn][column + i], Floats<4>{sum.at[i], sum.at[i + 1], sum.at[i + 2], sum.at[i + 3]});
+  }
   __syncthreads();
   if (threadIdx.x < HeadDim) {
     float total = 0.0F;

@@ -4,9 +4,9 @@
 // The C++ counterpart is in src/cpu/selection.cpp, with which the choice agrees in every entry.
 #include <cuda_runtime.h>
 
-#include "block.cuh"
-#include "kernels.hpp"
-#include "rows.cuh"
+#include "cuda/block.cuh"
+#include "cuda/kernels.hpp"
+#include "cuda/rows.cuh"
 
 namespace apb::cuda {
 namespace {

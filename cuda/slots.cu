@@ -2,17 +2,22 @@
 // they are, since attention does not read them.
 #include <cuda_runtime.h>
 
-#include "heads.cuh"
+#include "cuda/heads.cuh"
 
 namespace apb::cuda {
 namespace {
 
 constexpr int rotate_threads = 256;
+/// Of a warp whose lanes take 16 elements each.
+template <int HeadDim>
+constexpr int heads_at_a_time = 512 / HeadDim;
 
 template <int HeadDim>
 struct RotateArguments {
   int heads;
   int kv_heads;
+  int query_steps;  // that a warp's worth of Q's heads takes; none where Q is not wanted
+  int key_steps;    // of K's heads, and of V's
   Rows<const Bf16> qkv;
   const float* query_norm;  // [HeadDim], null where the model has none
   const float* key_norm;
@@ -52,15 +57,16 @@ __device__ inline void rotate(Halves& x, const Floats<8>& cosines, const Floats<
   }
 }
 
-/// One block a row. A warp takes 512 / HeadDim heads of Q, of K or of V at a time. Budget: 80 registers, no shared
+/// One block a row. A warp's step is some heads of Q, of K or of V. Budget: 64 registers, no shared
 /// memory.
 template <int HeadDim>
-__global__ void __launch_bounds__(rotate_threads, 3)
+__global__ void __launch_bounds__(rotate_threads, 4)
     rotate_and_store_rows(const __grid_constant__ RotateArguments<HeadDim> arguments) {
   constexpr int half = HeadDim / 2;
   constexpr int lanes = half / 8;
-  constexpr int at_a_time = 32 / lanes;
-  const auto& [heads, kv_heads, qkv, query_norm, key_norm, epsilon, rotary, query_out, slot, first_token] = arguments;
+  constexpr int at_a_time = heads_at_a_time<HeadDim>;
+  const auto& [heads, kv_heads, query_steps, key_steps, qkv, query_norm, key_norm, epsilon, rotary, query_out, slot,
+               first_token] = arguments;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int column = lane % lanes * 8;
   const std::int64_t row = blockIdx.x;
@@ -68,8 +74,6 @@ __global__ void __launch_bounds__(rotate_threads, 3)
   const Floats<8> cosines = angles.eight(column);
   const Floats<8> sines = angles.eight(half + column);
 
-  const int query_steps = query_out.data == nullptr ? 0 : (heads + at_a_time - 1) / at_a_time;
-  const int key_steps = (kv_heads + at_a_time - 1) / at_a_time;
   const int warps = static_cast<int>(blockDim.x / 32);
   for (int step = static_cast<int>(threadIdx.x / 32); step < query_steps + 2 * key_steps; step += warps) {
     const bool is_query = step < query_steps;
@@ -127,9 +131,14 @@ cudaError_t rotate_and_store(cudaStream_t stream, const HeadShape& shape, ConstV
                              int first_token) {
   if (qkv.rows == 0) return cudaSuccess;
   return with_head_dim(shape.head_dim, [&](auto head_dim) {
+    constexpr int at_a_time = heads_at_a_time<head_dim()>;
+    const int query_steps = query_out.empty() ? 0 : (shape.heads + at_a_time - 1) / at_a_time;
+    const int key_steps = (shape.kv_heads + at_a_time - 1) / at_a_time;
     const auto* first_angles = reinterpret_cast<const float*>(rotary.row(first_position));
     const RotateArguments<head_dim()> arguments{shape.heads,
                                                 shape.kv_heads,
+                                                query_steps,
+                                                key_steps,
                                                 rows_of<Bf16>(qkv),
                                                 reinterpret_cast<const float*>(norms.query.data),
                                                 reinterpret_cast<const float*>(norms.key.data),
@@ -138,8 +147,9 @@ cudaError_t rotate_and_store(cudaStream_t stream, const HeadShape& shape, ConstV
                                                 rows_of<Bf16>(query_out),
                                                 rows_of<head_dim()>(slot),
                                                 first_token};
-    const int warps = (shape.heads + 2 * shape.kv_heads) * head_dim() / 512;
-    const int threads = std::clamp(warps * 32, 32, rotate_threads);
+    const int steps = query_steps + 2 * key_steps;
+    const int turns = (steps * 32 + rotate_threads - 1) / rotate_threads;
+    const int threads = (steps + turns - 1) / turns * 32;  // warps that all have as much to do
     return launch(stream, {dim3(static_cast<unsigned>(qkv.rows)), dim3(static_cast<unsigned>(threads))},
                   rotate_and_store_rows<head_dim()>, arguments);
   });

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "../compare.hpp"
-#include "cases.hpp"
-#include "device_memory.hpp"
-#include "kernels.hpp"
+#include "compare.hpp"
+#include "cuda/cases.hpp"
+#include "cuda/device_memory.hpp"
+#include "cuda/kernels.hpp"
 
 namespace apb::cuda {
 namespace {
@@ -55,10 +55,13 @@ TEST(Embed, TakesTheTokensRows) {
 
 TEST(Embed, MakesNanOfTokensThatTheTableDoesNotHave) {
   Random random;
-  const DeviceMatrix table(DataType::bf16, 3, 16, 16, random.numbers(48));
+  const DeviceMatrix memory(DataType::bf16, 5, 16, 16, random.numbers(80));
+  ConstView table = memory.view();
+  table.data += 32;
+  table.rows = 3;  // there are numbers before and behind it
   const DeviceMatrix tokens(DataType::i32, 4, 1, 1, {2, 3, -1, 0});
   const DeviceMatrix out(DataType::f32, 4, 16, 16);
-  check(embed(nullptr, tokens.view(), table.view(), out.view()));
+  check(embed(nullptr, tokens.view(), table, out.view()));
   const Numbers rows = out.read();
   for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(std::isnan(rows[i]), i / 16 == 1 || i / 16 == 2) << i;
 }
@@ -190,9 +193,9 @@ std::vector<Partial> random_partials(Random& random, int count, const HeadShape&
       if (random.integer(0, 3) == 0) exponent = -infinity;  // has seen no key
     }
     if (count > 0 && rows > 0) exponents[0] = -infinity;  // nobody has
-    partials.push_back({DeviceMatrix(DataType::f32, rows, shape.query_columns(), shape.query_columns() + 4,
+    partials.push_back({DeviceMatrix(DataType::f32, rows, shape.query_columns(), shape.query_columns() + gap(4),
                                      random.numbers(rows * shape.query_columns())),
-                        DeviceMatrix(DataType::f32, rows, shape.heads, shape.heads + i % 2, exponents)});
+                        DeviceMatrix(DataType::f32, rows, shape.heads, shape.heads + gap(i % 2), exponents)});
   }
   return partials;
 }
@@ -218,8 +221,12 @@ TEST(Merge, WeighsByTheLogSumExp) {
     int partials;
     std::int64_t rows;
   };
-  std::vector<Case> cases{{{3, 1, 64}, 1, 1},  {{2, 2, 128}, 2, 5},  {{5, 1, 33}, 3, 4},
-                          {{4, 2, 64}, 17, 3}, {{1, 1, 8}, 1024, 1}, {{2, 1, 64}, 2, 0}};
+  std::vector<Case> cases{{{3, 1, 64}, 1, 1},
+                          {{2, 2, 128}, 2, 5},
+                          {{5, 1, tests_are("model") ? 64 : 33}, 3, 4},
+                          {{4, 2, 64}, 17, 3},
+                          {{1, 1, tests_are("model") ? 64 : 8}, 1024, 1},
+                          {{2, 1, 64}, 2, 0}};
   if (large_tests()) cases.push_back({{32, 8, 128}, 2, 8192});
   for (const auto& [shape, count, rows] : cases) {
     const std::vector<Partial> partials = random_partials(random, count, shape, rows);
@@ -227,8 +234,8 @@ TEST(Merge, WeighsByTheLogSumExp) {
     for (const Partial& partial : partials) views.push_back({partial.output.view(), partial.log_sum_exp.view()});
     for (const auto& [type, tolerance] : type_cases) {
       SCOPED_TRACE(std::to_string(count) + " partials of " + std::to_string(rows) + " rows");
-      const DeviceMatrix out(type, rows, shape.query_columns(), shape.query_columns() + 8);
-      const DeviceMatrix again(type, rows, shape.query_columns(), shape.query_columns() + 8);
+      const DeviceMatrix out(type, rows, shape.query_columns(), shape.query_columns() + gap(8));
+      const DeviceMatrix again(type, rows, shape.query_columns(), shape.query_columns() + gap(8));
       check(merge(nullptr, shape, views, out.view()));
       check(merge(nullptr, shape, views, again.view()));
       expect_rows(out, merged(partials, shape, rows), tolerance);

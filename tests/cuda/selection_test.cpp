@@ -6,10 +6,10 @@
 #include <limits>
 #include <numeric>
 
-#include "../compare.hpp"
-#include "cases.hpp"
-#include "device_memory.hpp"
-#include "kernels.hpp"
+#include "compare.hpp"
+#include "cuda/cases.hpp"
+#include "cuda/device_memory.hpp"
+#include "cuda/kernels.hpp"
 
 namespace apb::cuda {
 namespace {
@@ -20,7 +20,7 @@ TEST(MeanQuery, AveragesRowsAndTheHeadsOfAGroup) {
   Random random;
   for (const HeadShape& shape : {HeadShape{6, 2, 64}, HeadShape{3, 3, 128}, HeadShape{4, 1, 64}}) {
     for (const std::int64_t rows : {0, 1, 7, 65}) {
-      const DeviceMatrix query(DataType::bf16, rows, shape.query_columns(), shape.query_columns() + 8,
+      const DeviceMatrix query(DataType::bf16, rows, shape.query_columns(), shape.query_columns() + gap(8),
                                random.numbers(rows * shape.query_columns(), 3.0));
       const DeviceMatrix mean(DataType::f32, shape.kv_heads, shape.head_dim);
       check(mean_query(nullptr, shape, query.view(), mean.view()));
@@ -51,7 +51,7 @@ TEST(ScoreSimilarity, IsTheDotProductWithEachKey) {
                               random.numbers(shape.kv_heads * head_rows * shape.head_dim, 2.0));
       const DeviceMatrix mean(DataType::f32, shape.kv_heads, shape.head_dim, shape.head_dim,
                               random.numbers(shape.kv_heads * shape.head_dim, 2.0));
-      const DeviceMatrix scores(DataType::f32, tokens, shape.kv_heads, shape.kv_heads + 1);
+      const DeviceMatrix scores(DataType::f32, tokens, shape.kv_heads, shape.kv_heads + gap(1));
       check(score_similarity(nullptr, shape, mean.view(), {{keys.view().data, capacity}, tokens}, scores.view()));
       const Numbers key_numbers = keys.read();
       const Numbers mean_numbers = mean.read();
@@ -89,7 +89,7 @@ TEST(ScoreRandom, IsTheHashOfItsDefinition) {
   for (const std::int64_t heads : {1, 3, 8}) {
     const RandomScoreKey key{.seed = any(), .document = any(), .layer = any()};
     const std::int64_t first_position = random.integer(0, 10000000);
-    const DeviceMatrix scores(DataType::f32, 65, heads, heads + 1);
+    const DeviceMatrix scores(DataType::f32, 65, heads, heads + gap(1));
     check(score_random(nullptr, key, first_position, scores.view()));
     Numbers expected;
     for (std::int64_t token = 0; token < 65; ++token) {
@@ -108,7 +108,7 @@ TEST(ScoreRandom, IsTheHashOfItsDefinition) {
 }
 
 TEST(ScoreRecent, IsThePosition) {
-  const DeviceMatrix scores(DataType::f32, 3, 2, 4);
+  const DeviceMatrix scores(DataType::f32, 3, 2, 2 + gap(2));
   check(score_recent(nullptr, 1000, scores.view()));
   EXPECT_EQ(scores.read(), (Numbers{1000, 1000, 1001, 1001, 1002, 1002}));
   EXPECT_TRUE(scores.poison_is_whole());
@@ -125,9 +125,9 @@ struct SelectCase {
 
 Numbers selected(const SelectCase& wanted, const Numbers& scores) {
   const auto& [tokens, heads, window, excluded, count] = wanted;
-  const DeviceMatrix input(DataType::f32, tokens, heads, heads + heads % 3, scores);
-  const DeviceMatrix out(DataType::i32, heads, count, count + 2);
-  const DeviceMatrix again(DataType::i32, heads, count, count + 2);
+  const DeviceMatrix input(DataType::f32, tokens, heads, heads + gap(heads % 3), scores);
+  const DeviceMatrix out(DataType::i32, heads, count, count + gap(2));
+  const DeviceMatrix again(DataType::i32, heads, count, count + gap(2));
   const DeviceBytes memory(select_workspace(tokens, static_cast<int>(heads)));
   const Workspace workspace{memory.data(), memory.bytes()};
   check(select(nullptr, input.view(), window, excluded, out.view(), workspace));
@@ -223,7 +223,7 @@ TEST(Select, OrdersNeighbouringNumbers) {
     const float near_one = 1.0F + static_cast<float>(std::abs(step)) * 0x1p-23F;
     scores.push_back(static_cast<double>(step < 0 ? -near_one : near_one));
   }
-  for (const std::int64_t count : {1, 149, 151, 152, 300}) expect_selection({301, 1, 1, 0, count}, scores);
+  for (const std::int64_t count : {1, 149, 150, 151, 152, 153, 300}) expect_selection({301, 1, 1, 0, count}, scores);
 }
 
 TEST(Select, ExcludesAfterPooling) {

@@ -3,10 +3,10 @@
 
 #include <cmath>
 
-#include "../compare.hpp"
-#include "cases.hpp"
-#include "device_memory.hpp"
-#include "kernels.hpp"
+#include "compare.hpp"
+#include "cuda/cases.hpp"
+#include "cuda/device_memory.hpp"
+#include "cuda/kernels.hpp"
 
 namespace apb::cuda {
 namespace {
@@ -57,13 +57,13 @@ Numbers row_of(const Numbers& numbers, std::int64_t row, std::int64_t columns) {
 void expect_rotation(Random& random, const Rotation& wanted) {
   const auto& [shape, rows, first_position, first_token, capacity, norms, wants_query] = wanted;
   const std::int64_t head_dim = shape.head_dim;
-  const DeviceMatrix qkv(DataType::bf16, rows, shape.qkv_columns(), shape.qkv_columns() + 8,
+  const DeviceMatrix qkv(DataType::bf16, rows, shape.qkv_columns(), shape.qkv_columns() + gap(8),
                          random.numbers(rows * shape.qkv_columns(), 2.0));
   const DeviceMatrix rotary(DataType::f32, first_position + rows, head_dim, head_dim,
                             random.numbers((first_position + rows) * head_dim));
   const DeviceMatrix query_norm(DataType::f32, 1, head_dim, head_dim, random.numbers(head_dim, 2.0));
   const DeviceMatrix key_norm(DataType::f32, 1, head_dim, head_dim, random.numbers(head_dim, 2.0));
-  const DeviceMatrix query(DataType::bf16, rows, shape.query_columns(), shape.query_columns() + 16);
+  const DeviceMatrix query(DataType::bf16, rows, shape.query_columns(), shape.query_columns() + gap(16));
   const DeviceMatrix memory = slot_matrix(shape, capacity);
   constexpr float epsilon = 0.001F;
   HeadNorms head_norms;
@@ -145,7 +145,7 @@ void expect_gather(Random& random, const HeadShape& shape, int source_capacity, 
   for (std::int64_t i = 0; i < shape.kv_heads * count; ++i) {
     positions.push_back(static_cast<double>(random.integer(0, source_capacity - 1)));
   }
-  const DeviceMatrix wanted(DataType::i32, shape.kv_heads, count, count + 3, positions);
+  const DeviceMatrix wanted(DataType::i32, shape.kv_heads, count, count + gap(3), positions);
   const DeviceMatrix destination = slot_matrix(shape, capacity);
   check(gather(nullptr, shape, {{filled.view().data, source_capacity}, source_capacity}, wanted.view(),
                {destination.view().data, capacity}));
