@@ -96,7 +96,7 @@ class EmulatedProgramTest(ProgramTest):
         documents = [self.random_document("one", 100)]
         for text, ranks, environment in (("no GPU", 1, {"APB_EMULATION_GPUS": "0"}),
                                          ("share a GPU", 2, {"APB_EMULATION_GPUS": "1"}),
-                                         ("memory", 1, {"APB_EMULATION_MEMORY_BYTES": str(330 << 20)})):
+                                         ("memory", 1, {"APB_EMULATION_MEMORY_BYTES": str(200 << 20)})):
             _, process, _ = self.start(documents, ranks=ranks, **environment)
             self.assert_fails(process, 3, text)
         _, process, _ = self.start(documents, device="auto", APB_EMULATION_GPUS="0")
@@ -108,10 +108,9 @@ class EmulatedProgramTest(ProgramTest):
                         ["Nothing else happened on that day, and the sea was calm."] * 10)
         documents = [{"id": "one", "context": text, "query": "What is the cat called?"}]
         options = {"model": DEMO, "tokens": 4}
-        ours, counts = self.answers(documents, "--save-logits", "--blocks", 2, **options)
-        theirs, _ = self.answers(documents, "--save-logits", "--blocks", 2, device="cpu", **options)
+        ours, counts = self.answers(documents, "--blocks", 2, **options)
+        theirs, _ = self.answers(documents, "--blocks", 2, device="cpu", **options)
         self.assertEqual(ours["outputs/token_ids"].tolist(), theirs["outputs/token_ids"].tolist())
-        self.assert_near(ours, theirs)
         self.check_budgets(counts[0]["kernels"])
 
     def check_budgets(self, kernels):
@@ -126,7 +125,8 @@ class EmulatedProgramTest(ProgramTest):
             if "gather" in name or "select" in name:
                 continue
             for kind in ("global_load", "global_store", "global_cp_async"):
-                self.assertLessEqual(counts[kind]["sectors"], 1.05 * counts[kind]["least_sectors"], f"{name} {kind}")
+                with self.subTest(kernel=name, kind=kind):
+                    self.assertLessEqual(counts[kind]["sectors"], 1.05 * counts[kind]["least_sectors"])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@
 #include "cuda/nccl_communicator.hpp"
 #include "deferred_device.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "temporary_folder.hpp"
 #include "tiny_model.hpp"
 
