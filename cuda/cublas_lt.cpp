@@ -2,7 +2,7 @@
 // out^T [outputs, rows] = weight [outputs, inputs] x^T: `weight` is its A, transposed, and `x` its B.
 #include "cuda/cublas_lt.hpp"
 
-#include <algorithm>
+#include <utility>
 
 #include "error.hpp"
 
@@ -12,6 +12,18 @@ namespace {
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20U;  // what NVIDIA recommends for Hopper
 constexpr std::int64_t stride_step = 8;                          // 16 bytes of bf16: what tensor cores load at once
 constexpr std::uint32_t largest_alignment = 256;
+
+std::int64_t padded(std::int64_t count) { return (count + stride_step - 1) / stride_step * stride_step; }
+
+std::size_t matrix_bytes(const WeightShape& shape) {
+  return view_bytes(DataType::bf16, shape.outputs, padded(shape.inputs));
+}
+
+/// In both types.
+std::size_t bias_bytes(const WeightShape& shape) {
+  const std::int64_t outputs = padded(shape.outputs);
+  return view_bytes(DataType::f32, 1, outputs) + view_bytes(DataType::bf16, 1, outputs);
+}
 
 cudaDataType_t cuda_type(DataType type) { return type == DataType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
 
@@ -33,20 +45,22 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
 
 }  // namespace
 
-CudaWeight::CudaWeight(std::int64_t outputs, std::int64_t inputs, Arena& arena, bool with_bias)
-    : Weight(outputs, inputs) {
-  const std::int64_t stride = (inputs + stride_step - 1) / stride_step * stride_step;
-  const auto matrix_bytes = static_cast<std::size_t>(outputs * stride) * size_of(DataType::bf16);
-  const auto padded_outputs = static_cast<std::size_t>((outputs + stride_step - 1) / stride_step * stride_step);
-  const std::size_t f32_bytes = padded_outputs * size_of(DataType::f32);
-  const std::size_t bf16_bytes = padded_outputs * size_of(DataType::bf16);
-  memory_ = arena.allocate(matrix_bytes + (with_bias ? f32_bytes + bf16_bytes : 0));
-  matrix_ = memory_.view(DataType::bf16, outputs, stride);
-  matrix_.columns = inputs;
-  if (with_bias) {
-    bias_f32_ = memory_.view(DataType::f32, 1, outputs, matrix_bytes);
-    bias_bf16_ = memory_.view(DataType::bf16, 1, outputs, matrix_bytes + f32_bytes);
-  }
+CudaWeight::CudaWeight(const WeightShape& shape, Arena& arena)
+    : CudaWeight(shape, arena.allocate(matrix_bytes(shape) + (shape.bias ? bias_bytes(shape) : 0))) {}
+
+CudaWeight::CudaWeight(const WeightShape& shape, Buffer memory)
+    : Weight(shape.outputs, shape.inputs, memory.bytes()), memory_(std::move(memory)) {
+  matrix_ = memory_.view(DataType::bf16, shape.outputs, padded(shape.inputs));
+  matrix_.columns = shape.inputs;
+  if (!shape.bias) return;
+  const std::size_t first = matrix_bytes(shape);
+  bias_f32_ = memory_.view(DataType::f32, 1, shape.outputs, first);
+  bias_bf16_ =
+      memory_.view(DataType::bf16, 1, shape.outputs, first + view_bytes(DataType::f32, 1, padded(shape.outputs)));
+}
+
+View CudaWeight::memory() const {
+  return memory_.view(DataType::i32, 1, static_cast<std::int64_t>(memory_.bytes() / size_of(DataType::i32)));
 }
 
 CublasLt::CublasLt(Arena& arena) : workspace_(arena.allocate(workspace_bytes)) {

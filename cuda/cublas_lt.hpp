@@ -16,14 +16,18 @@ namespace apb::cuda {
 /// result may have.
 class CudaWeight : public Weight {
  public:
-  CudaWeight(std::int64_t outputs, std::int64_t inputs, Arena& arena, bool with_bias);
+  CudaWeight(const WeightShape& shape, Arena& arena);
 
+  /// Matrix and biases together, as one row of i32.
+  View memory() const;
   /// [outputs, inputs] bf16.
   View matrix() const { return matrix_; }
   /// [1, outputs] of the type f32 or bf16; empty where there is none.
   View bias(DataType type) const { return type == DataType::f32 ? bias_f32_ : bias_bf16_; }
 
  private:
+  CudaWeight(const WeightShape& shape, Buffer memory);
+
   Buffer memory_;
   View matrix_;
   View bias_f32_{};

@@ -82,20 +82,61 @@ std::unique_ptr<Weight> CudaDevice::pack(std::span<const ConstView> stacked, std
   checks_.pack(stacked, biases);
   std::int64_t outputs = 0;
   for (const ConstView& matrix : stacked) outputs += matrix.rows;
-  auto weight = std::make_unique<CudaWeight>(outputs, stacked.front().columns, *arena_, !biases.empty());
+  auto weight = std::make_unique<CudaWeight>(WeightShape{outputs, stacked.front().columns, !biases.empty()}, *arena_);
+  upload_weight(*weight, stacked, biases);
+  return weight;
+}
+
+void CudaDevice::share_weights(Communicator& host, Broadcast broadcast) {
+  weight_readers_ = &host;
+  broadcast_ = std::move(broadcast);
+}
+
+std::vector<ReservedWeight> CudaDevice::reserve_weights(std::span<const WeightShape> shapes) {
+  const bool reads = weight_readers_ == nullptr || weight_readers_->rank() == 0;
+  std::vector<ReservedWeight> reserved;
+  const auto take_room = [&] {
+    for (const WeightShape& shape : shapes) reserved.push_back({std::make_unique<CudaWeight>(shape, *arena_), reads});
+  };
+  if (weight_readers_ == nullptr) {
+    take_room();
+    return reserved;
+  }
+  agree(*weight_readers_, take_room);
+  // The first rank sends each once it has filled it, in the same order.
+  for (const ReservedWeight& weight : reserved) {
+    if (!reads) weights_under_way_.push_back(broadcast_(dynamic_cast<CudaWeight&>(*weight.weight).memory()));
+  }
+  return reserved;
+}
+
+void CudaDevice::fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) {
+  checks_.fill(weight, stacked, biases);
+  auto& own = dynamic_cast<CudaWeight&>(weight);
+  upload_weight(own, stacked, biases);
+  if (broadcast_) weights_under_way_.push_back(broadcast_(own.memory()));
+}
+
+void CudaDevice::upload_weight(const CudaWeight& weight, std::span<const ConstView> stacked,
+                               std::span<const ConstView> biases) {
   std::int64_t first = 0;
   for (std::size_t i = 0; i < stacked.size(); ++i) {
-    staging_.upload(stacked[i], weight->matrix().row_range(first, stacked[i].rows));
+    staging_.upload(stacked[i], weight.matrix().row_range(first, stacked[i].rows));
     for (const DataType type : {DataType::f32, DataType::bf16}) {
-      if (biases.empty()) continue;
-      View part = weight->bias(type);
-      part.data += static_cast<std::size_t>(first) * size_of(type);
-      part.columns = stacked[i].rows;
-      staging_.upload(biases[i], part);
+      if (!biases.empty()) staging_.upload(biases[i], weight.bias(type).column_range(first, stacked[i].rows));
     }
     first += stacked[i].rows;
   }
-  return weight;
+}
+
+void CudaDevice::finish_weights() {
+  for (const auto& transfer : weights_under_way_) transfer->finish();
+  weights_under_way_.clear();
+}
+
+const CudaWeight& CudaDevice::arrived(const Weight& weight) {
+  finish_weights();
+  return dynamic_cast<const CudaWeight&>(weight);
 }
 
 void CudaDevice::upload(ConstView source, View destination) {
@@ -125,15 +166,16 @@ void CudaDevice::copy_rows(ConstView source, View destination, cudaMemcpyKind ki
 }
 
 void CudaDevice::synchronize() {
+  finish_weights();
   check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
   timer_.collect();
 }
 
 void CudaDevice::wait_for(std::shared_ptr<Transfer> transfer) { transfer->finish(); }
 
-void CudaDevice::embed(ConstView tokens, ConstView table, View out) {
+void CudaDevice::embed(ConstView tokens, const Weight& table, View out) {
   checks_.embed(tokens, table, out);
-  check(cuda::embed(stream(), tokens, table, out), "embed");
+  check(cuda::embed(stream(), tokens, arrived(table).matrix(), out), "embed");
 }
 
 void CudaDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out) {
@@ -143,7 +185,7 @@ void CudaDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out
 
 void CudaDevice::linear(ConstView x, const Weight& weight, View out, bool accumulate) {
   checks_.linear(x, weight, out, accumulate);
-  cublas_.linear(stream(), x, dynamic_cast<const CudaWeight&>(weight), out, accumulate);
+  cublas_.linear(stream(), x, arrived(weight), out, accumulate);
 }
 
 void CudaDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
@@ -194,12 +236,12 @@ void CudaDevice::score_similarity(const HeadShape& shape, ConstView mean, SlotRa
 }
 
 void CudaDevice::score_random(const RandomScoreKey& key, std::int64_t first_position, View scores) {
-  checks_.score(scores);
+  checks_.score("score_random", scores);
   check(cuda::score_random(stream(), key, first_position, scores), "score_random");
 }
 
 void CudaDevice::score_recent(std::int64_t first_position, View scores) {
-  checks_.score(scores);
+  checks_.score("score_recent", scores);
   check(cuda::score_recent(stream(), first_position, scores), "score_recent");
 }
 

@@ -1,9 +1,12 @@
 // The CUDA device: one GPU, one stream, bf16. Kernels are our own (kernels.hpp), matrix products are cuBLASLt's.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "comm/communicator.hpp"
 #include "cuda/arena.hpp"
 #include "cuda/cublas_lt.hpp"
 #include "cuda/handles.hpp"
@@ -28,6 +31,11 @@ class CudaDevice : public Device {
   int gpu() const { return gpu_; }
   cudaStream_t stream() const { return stream_.get(); }
 
+  /// Sends the first rank's memory to all, enqueued behind what the device has been given so far.
+  using Broadcast = std::function<std::shared_ptr<Transfer>(View)>;
+  /// From here on `host`'s first rank reads weights for all. Both must live as long as weights are loaded.
+  void share_weights(Communicator& host, Broadcast broadcast);
+
   std::string description() const override;
   DataType compute_type() const override { return DataType::bf16; }
   int tile() const override { return cuda::tile; }
@@ -39,6 +47,8 @@ class CudaDevice : public Device {
   void reserve(const HeadShape& shape, std::int64_t block_tokens, std::size_t bytes) override;
   Buffer allocate(std::size_t bytes) override { return arena_->allocate(bytes); }
   std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) override;
+  std::vector<ReservedWeight> reserve_weights(std::span<const WeightShape> shapes) override;
+  void fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) override;
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {
     return cuda::slot_bytes(capacity, shape);
   }
@@ -51,7 +61,7 @@ class CudaDevice : public Device {
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
   Peaks measure_peaks(std::size_t bytes) override;
 
-  void embed(ConstView tokens, ConstView table, View out) override;
+  void embed(ConstView tokens, const Weight& table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) override;
   void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
@@ -72,6 +82,10 @@ class CudaDevice : public Device {
   void argmax(ConstView x, View out) override;
 
  private:
+  void upload_weight(const CudaWeight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases);
+  /// What is enqueued from here on finds all weights there.
+  void finish_weights();
+  const CudaWeight& arrived(const Weight& weight);
   double measure_product();
   double measure_copy(std::size_t bytes);
   void copy_rows(ConstView source, View destination, cudaMemcpyKind kind);
@@ -86,6 +100,9 @@ class CudaDevice : public Device {
   PhaseTimer timer_;
   CublasLt cublas_;
   Buffer workspace_;
+  Communicator* weight_readers_ = nullptr;  // whose first rank reads the weights; none: each rank for itself
+  Broadcast broadcast_;
+  std::vector<std::shared_ptr<Transfer>> weights_under_way_;
   OperationChecks checks_{DataType::bf16, cuda::tile};
 };
 

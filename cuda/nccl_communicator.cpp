@@ -115,6 +115,7 @@ NcclCommunicator::NcclCommunicator(Communicator& host, CudaDevice& device, std::
     : host_(host), device_(device), stream_(make_stream()), events_(std::make_shared<EventPool>(first_events)) {
   const ncclUniqueId id = common_id(host);
   agree(host, [&] { connection_.reset(connect_within(limit, id, rank(), size(), device.gpu())); });
+  device.share_weights(host, [this](View data) { return start_broadcast(data); });
   watchdog_ = std::thread([this] { watch(); });
 }
 
@@ -156,6 +157,13 @@ std::shared_ptr<Transfer> NcclCommunicator::start_shift(Device& /*device*/, Cons
     check(ncclSend(send.data, bytes, ncclInt8, (rank() + 1) % size(), connection_.get(), stream), "ncclSend");
     check(ncclRecv(receive.data, bytes, ncclInt8, (rank() + size() - 1) % size(), connection_.get(), stream),
           "ncclRecv");
+  });
+}
+
+std::shared_ptr<Transfer> NcclCommunicator::start_broadcast(View data) {
+  const std::size_t bytes = part_bytes("broadcast", data, 1);
+  return start([&](cudaStream_t stream) {
+    check(ncclBroadcast(data.data, data.data, bytes, ncclInt8, 0, connection_.get(), stream), "ncclBroadcast");
   });
 }
 

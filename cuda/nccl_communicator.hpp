@@ -35,16 +35,18 @@ class NcclCommunicator : public Communicator {
 
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
-  int node_rank() const override { return host_.node_rank(); }
 
   // On a stream of their own, ordered with the device's by events: the host does not wait.
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
   std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) override;
   std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) override;
+  /// One row of the first rank's to all.
+  std::shared_ptr<Transfer> start_broadcast(View data);
 
   void broadcast(std::span<std::byte> data, int root) override { host_.broadcast(data, root); }
   std::vector<std::byte> gather(std::span<const std::byte> own) override { return host_.gather(own); }
   int max(int value) override { return host_.max(value); }
+  std::shared_ptr<NodeMemory> node_memory() override { return host_.node_memory(); }
   void enter_stage(std::string stage) override { host_.enter_stage(std::move(stage)); }
 
  private:

@@ -45,7 +45,7 @@ double CudaDevice::measure_product() {
   const View numbers = numbers_memory.view(DataType::f32, side, side);
   const View x = x_memory.view(DataType::bf16, side, side);
   const View out = out_memory.view(DataType::bf16, side, side);
-  const CudaWeight weight(side, side, *arena_, false);
+  const CudaWeight weight({side, side, false}, *arena_);
   score_random({.seed = 1}, 0, numbers);
   check(convert(stream(), numbers, x), "convert");
   check(convert(stream(), numbers, weight.matrix()), "convert");

@@ -70,4 +70,15 @@ struct BenchOptions {
   bool roofline = false;  // measure the peaks, too, and compare each phase with them
 };
 
+/// What apb plan is about.
+struct PlanOptions {
+  std::filesystem::path model;  // folder of a Hugging Face checkpoint
+  std::string shape;            // a known shape instead
+  std::optional<int> layers;    // the first ones only
+  MethodOptions method;
+  int ranks = 1;
+  int context_length = 0;  // tokens
+  int query_length = 32;   // tokens
+};
+
 }  // namespace apb

@@ -84,8 +84,8 @@ PhaseSeconds DeferredDevice::take_phase_seconds() {
   return device_.take_phase_seconds();
 }
 
-void DeferredDevice::embed(ConstView tokens, ConstView table, View out) {
-  enqueue([=, this] { device_.embed(tokens, table, out); }, {out}, {tokens, table});
+void DeferredDevice::embed(ConstView tokens, const Weight& table, View out) {
+  enqueue([=, this, &table] { device_.embed(tokens, table, out); }, {out}, {tokens});
 }
 
 void DeferredDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out) {

@@ -32,6 +32,12 @@ class DeferredDevice : public Device {
   std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) override {
     return device_.pack(stacked, biases);
   }
+  std::vector<ReservedWeight> reserve_weights(std::span<const WeightShape> shapes) override {
+    return device_.reserve_weights(shapes);
+  }
+  void fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) override {
+    device_.fill(weight, stacked, biases);
+  }
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {
     return device_.slot_bytes(capacity, shape);
   }
@@ -45,7 +51,7 @@ class DeferredDevice : public Device {
   PhaseSeconds take_phase_seconds() override;
   Peaks measure_peaks(std::size_t bytes) override { return device_.measure_peaks(bytes); }
 
-  void embed(ConstView tokens, ConstView table, View out) override;
+  void embed(ConstView tokens, const Weight& table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) override;
   void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,

@@ -9,6 +9,8 @@ if ((EUID == 0)); then
 fi
 install_dependencies
 cmake --preset release -DPython3_EXECUTABLE="$APB_PYTHON" --log-level=WARNING
+grep -q libapb_cuda.so build/release/build.ninja ||
+  echo "apb: no CUDA with nvcc, cuBLAS and NCCL here: the CUDA device is neither built nor tested"
 cmake --build --preset release
 "$APB_PYTHON" data/fetch_smollm2.py
 ctest --preset release "$@"

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/node_memory.hpp"
 #include "device/device.hpp"
 #include "device/transfer.hpp"
 
@@ -24,8 +25,6 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// Among the ranks of this node.
-  virtual int node_rank() const { return 0; }
 
   /// All ranks' parts to all ranks, in place; row r of `parts` [size, part] is rank r's. Three ranks:
   ///
@@ -57,6 +56,9 @@ class Communicator {
   virtual std::vector<std::byte> gather(std::span<const std::byte> own) = 0;
   virtual int max(int value) = 0;
 
+  /// Collective: what the ranks of this rank's node share; nothing where it is there alone.
+  virtual std::shared_ptr<NodeMemory> node_memory() = 0;
+
   /// For people: what the ranks do from now on. Named when one of them stops answering.
   virtual void enter_stage(std::string stage) { stage_ = std::move(stage); }
   const std::string& stage() const { return stage_; }
@@ -76,6 +78,7 @@ class SingleRankCommunicator : public Communicator {
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override { return value; }
+  std::shared_ptr<NodeMemory> node_memory() override { return nullptr; }
 };
 
 /// A text of the root's to all ranks.

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "comm/mpi_node_memory.hpp"
 #include "error.hpp"
 
 namespace apb {
@@ -38,15 +39,6 @@ class MpiTransfer : public Transfer {
   MpiCommunicator& communicator_;
   std::array<MPI_Request, 2> requests_{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
 };
-
-int rank_on_node(MPI_Comm comm) {
-  MPI_Comm node = MPI_COMM_NULL;
-  int rank = 0;
-  check_mpi(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
-  check_mpi(MPI_Comm_rank(node, &rank), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
-  return rank;
-}
 
 /// Elements of a part, which is one contiguous row of 4-byte elements.
 int part_count(const char* what, ConstView parts, std::int64_t rows) {
@@ -88,7 +80,6 @@ MpiCommunicator::MpiCommunicator(MPI_Comm parent, double limit_seconds) : roll_c
   check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
-  node_rank_ = rank_on_node(comm_);
 }
 
 MpiCommunicator::~MpiCommunicator() {
@@ -147,6 +138,11 @@ int MpiCommunicator::max(int value) {
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
   wait(&request);
   return value;
+}
+
+std::shared_ptr<NodeMemory> MpiCommunicator::node_memory() {
+  auto memory = std::make_shared<MpiNodeMemory>(comm_);
+  return memory->size() > 1 ? memory : nullptr;
 }
 
 std::string host_name() {

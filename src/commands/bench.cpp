@@ -11,6 +11,7 @@
 
 #include "commands/command_line.hpp"
 #include "commands/job.hpp"
+#include "commands/load.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
 #include "commands/preparation.hpp"
@@ -20,7 +21,6 @@
 #include "context/memory.hpp"
 #include "context/partition.hpp"
 #include "context/work.hpp"
-#include "model/model.hpp"
 #include "model/random_weights.hpp"
 #include "model/safetensors.hpp"
 #include "model/shapes.hpp"
@@ -51,17 +51,19 @@ ModelConfig choose_config(const BenchOptions& options) {
   return config;
 }
 
-Model load(const BenchOptions& options, const ModelConfig& config, Device& device, int threads, bool with_head) {
-  const auto source = options.shape.empty()
-                          ? std::unique_ptr<WeightSource>(new Checkpoint(Checkpoint::open(options.run.model)))
-                          : std::make_unique<RandomWeights>(weights_seed, threads);
-  Model model = load_model(device, config, *source, with_head);
+ModelSources open_sources(const BenchOptions& options, int threads) {
+  using Source = std::unique_ptr<const WeightSource>;
+  const auto weights = [&]() -> Source {
+    if (!options.shape.empty()) return std::make_unique<RandomWeights>(weights_seed, threads);
+    return std::make_unique<Checkpoint>(Checkpoint::open(options.run.model, threads));
+  };
+  ModelSources sources{.weights = weights()};
   if (!options.run.retaining_heads.empty()) {
-    model.retaining_heads = load_retaining_heads(device, config, Checkpoint::open_file(options.run.retaining_heads));
+    sources.retaining_heads = std::make_unique<Checkpoint>(Checkpoint::open_file(options.run.retaining_heads, threads));
   } else if (options.run.method.compressor == CompressorKind::retaining_heads) {
-    model.retaining_heads = load_retaining_heads(device, config, *source);
+    sources.retaining_heads = weights();
   }
-  return model;
+  return sources;
 }
 
 /// Before any work, so that it is not lost in the end.
@@ -226,9 +228,7 @@ ExitCode bench(const BenchOptions& options, const std::string& command_line, Com
     print_placement(results.info);
     print_model(options, config, results.info);
   }
-  Model model;
-  world.enter_stage("loading the model");
-  agree(world, [&] { model = load(options, config, *device, threads, coordinates); });
+  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
   results.loaded_bytes = gather_value(world, resident_memory());
 
   const bool overlap = choose_overlap(options.run.overlap, world) == Overlap::on;

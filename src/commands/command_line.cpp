@@ -153,6 +153,18 @@ void bind_bench(CLI::App& app, BenchOptions& bench, const Names<bool>& on_off) {
   bind_shared(app, bench.run, on_off);
 }
 
+void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
+  app.add_option("--model", plan.model, "folder of a Hugging Face checkpoint");
+  add_text_choice(app, "--shape", plan.shape, shape_names(), "instead of --model: a known shape")->excludes("--model");
+  app.add_option("--layers", plan.layers, "only the first layers [all]")->check(CLI::PositiveNumber);
+  app.add_option("--ranks", plan.ranks, "ranks to plan for")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--context-length", plan.context_length, "context tokens")->check(CLI::PositiveNumber)->required();
+  app.add_option("--query-length", plan.query_length, "tokens of the question")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  bind_method(app, plan.method, on_off);
+}
+
 /// What run and bench cannot combine.
 std::string mismatch(const RunOptions& run) {
   if (run.device == "cuda" && run.dtype != "bf16") return "--device cuda computes in bf16: leave --dtype fp32 out";
@@ -176,8 +188,12 @@ std::string inconsistency(const RunOptions& run) {
   return retaining_heads_mismatch(run);
 }
 
+constexpr const char* no_model = "give either --model FOLDER or --shape NAME";
+
+std::string inconsistency(const PlanOptions& plan) { return plan.model.empty() && plan.shape.empty() ? no_model : ""; }
+
 std::string inconsistency(const BenchOptions& bench) {
-  if (bench.run.model.empty() && bench.shape.empty()) return "give either --model FOLDER or --shape NAME";
+  if (bench.run.model.empty() && bench.shape.empty()) return no_model;
   if (const std::string why = mismatch(bench.run); !why.empty()) return why;
   const bool makes_heads = !bench.shape.empty() && bench.run.retaining_heads.empty();  // random ones
   return makes_heads ? "" : retaining_heads_mismatch(bench.run);
@@ -202,6 +218,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   bind_run(*run, line.run, on_off);
   auto* bench = app.add_subcommand("bench", "Time prefill and decoding over all MPI ranks")->configurable();
   bind_bench(*bench, line.bench, on_off);
+  auto* plan = app.add_subcommand("plan", "Show who would compute and send what, as JSON; computes nothing");
+  bind_plan(*plan, line.plan, on_off);
   auto* report = app.add_subcommand("report", "Show what is in a results file");
   report->add_option("file", line.report.file, "results or part file")->required();
   report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
@@ -224,10 +242,19 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     line.exit_code = ExitCode::wrong_usage;
     return line;
   }
-  line.command = run->parsed() ? Command::run : bench->parsed() ? Command::bench : Command::report;
-  const std::string why = run->parsed()     ? inconsistency(line.run)
-                          : bench->parsed() ? inconsistency(line.bench)
-                                            : std::string();
+  std::string why;
+  if (run->parsed()) {
+    line.command = Command::run;
+    why = inconsistency(line.run);
+  } else if (bench->parsed()) {
+    line.command = Command::bench;
+    why = inconsistency(line.bench);
+  } else if (plan->parsed()) {
+    line.command = Command::plan;
+    why = inconsistency(line.plan);
+  } else {
+    line.command = Command::report;
+  }
   if (!why.empty()) {
     return {.message = "apb: " + why + "\n", .exit_code = ExitCode::wrong_usage};
   }

@@ -10,13 +10,14 @@
 
 namespace apb {
 
-enum class Command { none, run, report, bench };
+enum class Command { none, run, report, bench, plan };
 
 struct CommandLine {
   Command command = Command::none;
   RunOptions run{};
   ReportOptions report{};
   BenchOptions bench{};
+  PlanOptions plan{};
   std::string message{};  // help, version, or what is wrong; then there is no command
   ExitCode exit_code = ExitCode::success;
 };

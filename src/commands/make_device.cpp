@@ -93,9 +93,10 @@ struct Gpu {
 Gpu find_gpu(Communicator& host) {
   Gpu gpu;
   std::string id;
+  const auto node = host.node_memory();
   agree(host, [&] {
     gpu.module = &load_cuda_module();
-    gpu.number = gpu_of_rank(gpu.module->visible_gpus(), host.node_rank());
+    gpu.number = gpu_of_rank(gpu.module->visible_gpus(), node ? node->rank() : 0);
     id = gpu.module->gpu_id(gpu.number);
   });
   const std::string why_not = sharing(host, id);
@@ -126,7 +127,8 @@ Backend make_cuda_backend(const Gpu& gpu, Communicator& host) {
 
 Backend make_cpu_backend(const RunOptions& options, Communicator& host) {
   return {.device = make_cpu_device({.threads = choose_threads(options.threads, host),
-                                     .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16})};
+                                     .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
+                                     .node = host.node_memory()})};
 }
 
 }  // namespace

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "comm/mpi_communicator.hpp"
 #include "commands/command_line.hpp"
 #include "commands/coordinator.hpp"
 #include "commands/job.hpp"
+#include "commands/load.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
 #include "commands/preparation.hpp"
@@ -15,7 +17,6 @@
 #include "context/forward.hpp"
 #include "context/generate.hpp"
 #include "context/partition.hpp"
-#include "model/model.hpp"
 #include "model/safetensors.hpp"
 #include "output/parts.hpp"
 
@@ -59,12 +60,12 @@ RunOptions complete(RunOptions options, Communicator& world) {
   return options;
 }
 
-Model load(const RunOptions& options, const ModelConfig& config, Device& device, bool with_head) {
-  Model model = load_model(device, config, Checkpoint::open(options.model), with_head);
+ModelSources open_sources(const RunOptions& options, int threads) {
+  ModelSources sources{.weights = std::make_unique<Checkpoint>(Checkpoint::open(options.model, threads))};
   if (!options.retaining_heads.empty()) {
-    model.retaining_heads = load_retaining_heads(device, config, Checkpoint::open_file(options.retaining_heads));
+    sources.retaining_heads = std::make_unique<Checkpoint>(Checkpoint::open_file(options.retaining_heads, threads));
   }
-  return model;
+  return sources;
 }
 
 /// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
@@ -153,9 +154,8 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     print_placement(info);
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
-  Model model;
-  world.enter_stage("loading the model");
-  agree(world, [&] { model = load(options, config, *device, coordinates); });
+  const int threads = choose_threads(options.threads, world);
+  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
 
   std::optional<DocumentResult> result;
   bool interrupted = false;

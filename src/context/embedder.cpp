@@ -10,8 +10,7 @@ void Embedder::embed(std::span<const std::int32_t> tokens, View hidden) {
   const auto count = static_cast<std::int64_t>(tokens.size());
   const View ids = tokens_.view(DataType::i32, count, 1);
   device_.upload(host_view(tokens.data(), count, 1), ids);
-  device_.embed(ids, model_.embedding.view(device_.compute_type(), model_.config.vocabulary, model_.config.hidden),
-                hidden);
+  device_.embed(ids, *model_.embedding, hidden);
 }
 
 }  // namespace apb

@@ -81,15 +81,6 @@ bool is_exact(const Partition& partition) {
   return partition.method != Method::apb && partition.method != Method::star;
 }
 
-/// Keys that all rows of a block see before it.
-std::int64_t seen_before(const Partition& partition, int number) {
-  if (is_exact(partition)) return partition.blocks[static_cast<std::size_t>(number)].begin;
-  if (number == 0) return 0;
-  return partition.anchor_length +
-         std::accumulate(partition.blocks.begin(), partition.blocks.begin() + number, std::int64_t{0},
-                         [](std::int64_t sum, const Block& block) { return sum + block.passing; });
-}
-
 std::int64_t context_tokens(const Partition& partition, int rank) {
   std::int64_t tokens = 0;
   for (const int number : partition.blocks_of(rank)) {
@@ -162,6 +153,14 @@ void count_rows(Counter& counter, int layers, std::int64_t context_rows, std::in
 }
 
 }  // namespace
+
+std::int64_t seen_before(const Partition& partition, int number) {
+  if (is_exact(partition)) return partition.blocks[static_cast<std::size_t>(number)].begin;
+  if (number == 0) return 0;
+  return partition.anchor_length +
+         std::accumulate(partition.blocks.begin(), partition.blocks.begin() + number, std::int64_t{0},
+                         [](std::int64_t sum, const Block& block) { return sum + block.passing; });
+}
 
 PhaseWork prefill_work(const ModelConfig& config, const Partition& partition, int rank, std::size_t element) {
   Counter counter(config, element);

@@ -19,6 +19,9 @@ struct Work {
 
 using PhaseWork = std::array<Work, phase_count>;
 
+/// Keys that all rows of a block see before their own block.
+std::int64_t seen_before(const Partition& partition, int number);
+
 /// What one rank does in the prefill. Counted are the products with weights (2 a weight and row), in the last layer of
 /// context rows only their keys and values, of the last row the head on rank 0; and the attention (4 * heads * head_dim
 /// for a row and a key that it sees). Bytes are the least that has to move: a phase's weights once a layer, the rows

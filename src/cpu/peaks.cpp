@@ -50,11 +50,11 @@ template <typename Floats, int chains>
   for (int chain = 0; chain < chains; ++chain) sums[chain] = addend * static_cast<float>(chain);
   for (std::int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 32  // so that the sums stay in registers
-    for (int chain = 0; chain < chains; ++chain) sums[chain] = sums[chain] * factor + addend;
+    for (Floats& sum : sums) sum = sum * factor + addend;
   }
   Floats total{};
 #pragma GCC unroll 32
-  for (int chain = 0; chain < chains; ++chain) total += sums[chain];
+  for (const Floats& sum : sums) total += sum;
   return total[0];
 }
 
@@ -84,26 +84,27 @@ __attribute__((target("arch=x86-64-v4,avx512bf16"))) float run_avx512_bf16(std::
   const auto factor = reinterpret_cast<__m512bh>(ones);
   for (std::int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 32
-    for (int chain = 0; chain < chains_in_32_registers; ++chain) {
-      sums[chain] = _mm512_dpbf16_ps(sums[chain], factor, factor);
-    }
+    for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, factor, factor);
   }
   __m512 total = _mm512_setzero_ps();
 #pragma GCC unroll 32
-  for (int chain = 0; chain < chains_in_32_registers; ++chain) total += sums[chain];
+  for (const __m512& sum : sums) total += sum;
   return total[0];
 }
 
+/// The instruction's 64 bytes: palette 1, and eight tiles of 16 rows of 64 bytes.
+struct alignas(64) TileShapes {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+constexpr TileShapes tile_shapes{};
+
 /// Four tiles of sums from two of rows and two of columns, as a matrix product keeps them.
 __attribute__((target("amx-tile,amx-bf16"))) float run_amx(std::int64_t steps) {
-  struct alignas(64) {
-    std::uint8_t palette = 1;
-    std::uint8_t start_row = 0;
-    std::uint8_t reserved[14] = {};
-    std::uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};  // bytes
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } shape;
-  _tile_loadconfig(&shape);
+  _tile_loadconfig(&tile_shapes);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);

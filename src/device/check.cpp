@@ -55,6 +55,23 @@ void check_shape(std::string_view operation, const HeadShape& shape) {
           fmt::format("{} heads, {} KV heads of {} do not fit together", shape.heads, shape.kv_heads, shape.head_dim));
 }
 
+/// `stacked` and `biases` as pack takes them; returns the rows of all together.
+std::int64_t check_matrices(const char* name, std::span<const ConstView> stacked, std::span<const ConstView> biases) {
+  require(!stacked.empty(), name, "there is no matrix");
+  std::int64_t rows = 0;
+  for (const auto& matrix : stacked) {
+    check({name, "matrix"}, matrix, matrix.rows, stacked.front().columns,
+          {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
+    rows += matrix.rows;
+  }
+  require(biases.empty() || biases.size() == stacked.size(), name,
+          fmt::format("{} biases for {} matrices", biases.size(), stacked.size()));
+  for (std::size_t i = 0; i < biases.size(); ++i) {
+    check({name, "bias"}, biases[i], 1, stacked[i].rows, {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
+  }
+  return rows;
+}
+
 }  // namespace
 
 void OperationChecks::slot(std::string_view operation, const Slot& slot, std::int64_t first, std::int64_t count) const {
@@ -67,16 +84,15 @@ void OperationChecks::slot(std::string_view operation, const Slot& slot, std::in
 }
 
 void OperationChecks::pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) const {
-  require(!stacked.empty(), "pack", "there is no matrix");
-  for (const auto& matrix : stacked) {
-    check({"pack", "matrix"}, matrix, matrix.rows, stacked.front().columns,
-          {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
-  }
-  require(biases.empty() || biases.size() == stacked.size(), "pack",
-          fmt::format("{} biases for {} matrices", biases.size(), stacked.size()));
-  for (std::size_t i = 0; i < biases.size(); ++i) {
-    check({"pack", "bias"}, biases[i], 1, stacked[i].rows, {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
-  }
+  check_matrices("pack", stacked, biases);
+}
+
+void OperationChecks::fill(const Weight& weight, std::span<const ConstView> stacked,
+                           std::span<const ConstView> biases) const {
+  const std::int64_t rows = check_matrices("fill", stacked, biases);
+  require(rows == weight.outputs() && stacked.front().columns == weight.inputs(), "fill",
+          fmt::format("matrices of [{}, {}] for a weight of [{}, {}]", rows, stacked.front().columns, weight.outputs(),
+                      weight.inputs()));
 }
 
 void OperationChecks::upload(ConstView source, View destination) const {
@@ -93,10 +109,9 @@ void OperationChecks::download(ConstView source, View destination) const {
   check({"download", "destination"}, destination, source.rows, source.columns, {source.type}, Space::host);
 }
 
-void OperationChecks::embed(ConstView tokens, ConstView table, View out) const {
+void OperationChecks::embed(ConstView tokens, const Weight& table, View out) const {
   check({"embed", "tokens"}, tokens, tokens.rows, 1, {DataType::i32});
-  check({"embed", "table"}, table, table.rows, table.columns, {type_});
-  check({"embed", "out"}, out, tokens.rows, table.columns, {DataType::f32});
+  check({"embed", "out"}, out, tokens.rows, table.inputs(), {DataType::f32});
 }
 
 void OperationChecks::rms_norm(ConstView x, ConstView weight, View out) const {
@@ -186,8 +201,8 @@ void OperationChecks::score_similarity(const HeadShape& shape, ConstView mean, S
   check({"score_similarity", "scores"}, scores, keys.count, shape.kv_heads, {DataType::f32});
 }
 
-void OperationChecks::score(View scores) const {
-  check({"score", "scores"}, scores, scores.rows, scores.columns, {DataType::f32});
+void OperationChecks::score(std::string_view operation, View scores) const {
+  check({operation, "scores"}, scores, scores.rows, scores.columns, {DataType::f32});
 }
 
 void OperationChecks::select(ConstView scores, int pool_window, int excluded, View positions) const {

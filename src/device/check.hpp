@@ -31,10 +31,11 @@ class OperationChecks {
   OperationChecks(DataType compute_type, int tile) : type_(compute_type), tile_(tile) {}
 
   void pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) const;
+  void fill(const Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) const;
   void upload(ConstView source, View destination) const;
   void download(ConstView source, View destination) const;
 
-  void embed(ConstView tokens, ConstView table, View out) const;
+  void embed(ConstView tokens, const Weight& table, View out) const;
   void rms_norm(ConstView x, ConstView weight, View out) const;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) const;
   void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
@@ -48,7 +49,7 @@ class OperationChecks {
 
   void mean_query(const HeadShape& shape, ConstView query, View mean) const;
   void score_similarity(const HeadShape& shape, ConstView mean, SlotRange keys, View scores) const;
-  void score(View scores) const;
+  void score(std::string_view operation, View scores) const;
   void select(ConstView scores, int pool_window, int excluded, View positions) const;
   void gather(const HeadShape& shape, SlotRange source, ConstView positions, Slot destination) const;
   void argmax(ConstView x, View out) const;

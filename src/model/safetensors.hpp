@@ -18,11 +18,11 @@ namespace apb {
 class Checkpoint : public WeightSource {
  public:
   /// model.safetensors of the folder, else all files that model.safetensors.index.json names. Fails where one is
-  /// missing, truncated or inconsistent.
-  static Checkpoint open(const std::filesystem::path& model_folder);
+  /// missing, truncated or inconsistent. Tensors are read by `threads` threads.
+  static Checkpoint open(const std::filesystem::path& model_folder, int threads = 1);
 
   /// All tensors of one file; fails like open.
-  static Checkpoint open_file(const std::filesystem::path& file);
+  static Checkpoint open_file(const std::filesystem::path& file, int threads = 1);
 
   bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
@@ -30,7 +30,8 @@ class Checkpoint : public WeightSource {
   std::int64_t rows(std::string_view name) const override;
 
   /// The mapped memory of a tensor of shape [rows, columns], or for one row of shape [columns]. Reads it all once, to
-  /// fail where it holds NaN or infinity; fails, too, where it is not aligned for its type (files by old writers).
+  /// fail where it holds NaN or infinity; fails, too, where it is not aligned for its type (files by old writers). What
+  /// has been let go of no longer counts as this process's memory.
   HostMatrix tensor(std::string_view name, std::int64_t rows, std::int64_t columns) const override;
 
  private:
@@ -42,11 +43,12 @@ class Checkpoint : public WeightSource {
   };
   using Tensors = std::map<std::string, Tensor, std::less<>>;
 
-  explicit Checkpoint(std::string source) : source_(std::move(source)) {}
+  Checkpoint(std::string source, int threads) : source_(std::move(source)), threads_(threads) {}
   const Tensor& find(std::string_view name) const;
   static Tensors map_file(const std::filesystem::path& file);
 
   std::string source_;  // file or folder, for messages
+  int threads_;
   Tensors tensors_;
 };
 

@@ -73,6 +73,7 @@ class MethodFixture : public testing::Test {
     model_ = load_model(device(), config, Checkpoint::open(folder_.path() / "model"), world_.rank() == 0);
     model_.retaining_heads =
         load_retaining_heads(device(), config, Checkpoint::open_file(folder_.path() / "heads.safetensors"));
+    world_.max(0);                     // ranks of a node have loaded parts of what they share
     model_.config.eos_tokens.clear();  // as many tokens as asked for
   }
 
@@ -163,7 +164,8 @@ class MethodFixture : public testing::Test {
 
   TemporaryFolder folder_;
   MpiCommunicator world_{MPI_COMM_WORLD};
-  std::unique_ptr<Device> direct_ = make_cpu_device({.threads = 1, .compute_type = DataType::f32});
+  std::unique_ptr<Device> direct_ =
+      make_cpu_device({.threads = 1, .compute_type = DataType::f32, .node = world_.node_memory()});
   std::unique_ptr<DeferredDevice> deferred_;
   TinyModel tiny_;
   Model model_;

@@ -17,7 +17,8 @@ class NcclCommunicatorTest : public testing::Test {
   void SetUp() override {
     int gpus = 0;
     if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus < host_.size()) GTEST_SKIP() << "no GPU here for each rank";
-    device_ = std::make_unique<CudaDevice>(host_.node_rank());
+    const auto node = host_.node_memory();
+    device_ = std::make_unique<CudaDevice>(node ? node->rank() : 0);
     communicator_ = std::make_unique<NcclCommunicator>(host_, *device_, limit);
   }
 

@@ -128,6 +128,10 @@ TEST(Work, ShardedRanksDoTheWorkOfOne) {
     parts += total_flops(work) - flops(work, Phase::query);
   }
   const PhaseWork alone = prefill_work(config, make_partition(lengths, options, 1, tile), 0, 2);
+  const double context_rows = 640;
+  const double all_rows = 640 + 30;  // with the anchor, which is not in the last layer
+  EXPECT_DOUBLE_EQ(flops(alone, Phase::projection), 2 * 48.0 * (3 * all_rows * (80 + 48) + context_rows * 32));
+  EXPECT_DOUBLE_EQ(flops(alone, Phase::feed_forward), 2 * 3 * all_rows * 3 * 48 * 100);
   EXPECT_DOUBLE_EQ(parts, total_flops(alone) - flops(alone, Phase::query));
   EXPECT_DOUBLE_EQ(prefill_flops(config, partition), total_flops(alone));
 }
