@@ -14,6 +14,7 @@ namespace {
 const char* verb(AccessKind kind) {
   switch (kind) {
     case AccessKind::write:
+    case AccessKind::write_strong:
     case AccessKind::copy_out:
       return "writes";
     case AccessKind::update:
@@ -22,6 +23,8 @@ const char* verb(AccessKind kind) {
       return "reads";
   }
 }
+
+bool stores(AccessKind kind) { return kind == AccessKind::write || kind == AccessKind::write_strong; }
 
 std::size_t at(int lane) { return static_cast<std::size_t>(lane); }
 
@@ -64,8 +67,9 @@ void judge_lane(Judge& judge, const Cells& cells, std::uint64_t offset, const Ac
       return judge.read_together(cells, offset, access.bytes, lane);
     case AccessKind::write:
       return judge.write(cells, offset, access.bytes, lane);
+    case AccessKind::write_strong:
     case AccessKind::update:
-      return judge.update(cells, offset, access.bytes, lane);
+      return judge.update(cells, offset, access.bytes, lane, access.kind == AccessKind::update);
     case AccessKind::copy_out:
       return judge.write_pending(cells, offset, access.bytes, lane);
   }
@@ -89,6 +93,7 @@ void locate_shared(Warp& warp, Access& access) {
   Counters& counters = *block.launch->counters;
   switch (access.kind) {
     case AccessKind::write:
+    case AccessKind::write_strong:
       return count_shared(counters.shared_store, access);
     case AccessKind::update:
       return count_shared(counters.shared_atomic, access);
@@ -127,7 +132,7 @@ void locate_global(Warp& warp, Access& access) {
     const Allocation& allocation = *last;
     const auto offset = address - allocation.address;
     std::byte* flags = allocation.written.bytes_at(offset);
-    const bool writes = access.kind == AccessKind::write;
+    const bool writes = stores(access.kind);
     if (!writes && !all_written(flags, access.bytes)) {
       violate(
           warp, Fault::uninitialised_memory, lane,
@@ -141,6 +146,7 @@ void locate_global(Warp& warp, Access& access) {
   Counters& counters = *launch.counters;
   switch (access.kind) {
     case AccessKind::write:
+    case AccessKind::write_strong:
       return count_global(counters.global_store, access);
     case AccessKind::update:
       return count_global(counters.global_atomic, access);
@@ -164,7 +170,7 @@ void locate_local(Warp& warp, Access& access) {
     }
     const auto place = (warp.index * std::size_t{lanes} + at(lane)) * size + offset;
     std::byte* flags = block.local_written.bytes_at(place);
-    if (access.kind == AccessKind::write) {
+    if (stores(access.kind)) {
       std::memset(flags, 1, access.bytes);
     } else if (!all_written(flags, access.bytes)) {
       violate(warp, Fault::uninitialised_memory, lane,

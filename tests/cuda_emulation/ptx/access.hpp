@@ -3,12 +3,13 @@
 
 #include <array>
 
+#include "ptx/block.hpp"
 #include "ptx/program.hpp"
-#include "ptx/warp.hpp"
 
 namespace apb::ptx {
 
-enum class AccessKind : std::uint8_t { read, write, update, read_together, copy_in, copy_out };
+/// write_strong: a volatile, relaxed or releasing store, or an exchange: does not race with its like.
+enum class AccessKind : std::uint8_t { read, write, write_strong, update, read_together, copy_in, copy_out };
 
 struct Access {
   AccessKind kind = AccessKind::read;

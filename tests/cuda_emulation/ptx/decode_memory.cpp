@@ -93,8 +93,11 @@ bool Decoder::memory(Frame& frame, const Statement& statement, std::string_view 
   } else if (head == "cp" && second == "async") {
     copy_async(frame, statement);
   } else if (head == "membar" || head == "fence") {
-    program_.fences = true;
     emit(frame, statement, fence, {}, 0);
+    for (const auto part : parts) {
+      if (part == "gl" || part == "gpu" || part == "sys") last().flags = 1;
+    }
+    program_.fences = program_.fences || last().flags != 0;
   } else if (head == "prefetch" || head == "prefetchu" || head == "applypriority" || head == "discard" ||
              head == "nanosleep" || head == "griddepcontrol" || head == "pmevent") {
     emit(frame, statement, no_operation, {}, 0);
@@ -179,6 +182,7 @@ void Decoder::copy_async(Frame& frame, const Statement& statement) {
     const Address to = address(frame, statement, statement.operands.at(0), Space::shared);
     const Address from = address(frame, statement, statement.operands.at(1), Space::global);
     if (to.offset != 0 && to.wide != from.wide) refuse(statement, "offset of a copy");
+    if (statement.opcode.find("cache_hint") != std::string::npos) refuse(statement, "unknown copy");
     const int bytes = std::stoi(statement.operands.at(2));
     if (bytes != 4 && bytes != 8 && bytes != 16) refuse(statement, "bytes of a copy");
     // Offsets are added beforehand: the operation has room for one only.
@@ -215,11 +219,14 @@ bool Decoder::collective(Frame& frame, const Statement& statement, std::string_v
       emit(frame, statement, warp_barrier, {get(0)}, 0);
       return true;
     }
-    if (has("red")) refuse(statement, "barrier with reduction");
-    std::vector<int> values{get(0)};
-    if (operands.size() > 1) values.push_back(get(1));
-    emit(frame, statement, barrier, values, 0);
-    last().flags = has("arrive") ? 1 : 0;
+    if (has("cluster")) refuse(statement, "unknown barrier");
+    if (has("red")) {
+      barrier_vote(frame, statement);
+      return true;
+    }
+    const int threads = operands.size() > 1 ? get(1) : constant(0, 4);
+    emit(frame, statement, barrier, {get(0), threads}, 0);
+    last().flags = has("arrive") ? barrier_arrives : 0;
   } else if (head == "shfl") {
     const std::string_view results = operands.at(0);
     const auto bar = results.find('|');
@@ -265,6 +272,24 @@ bool Decoder::collective(Frame& frame, const Statement& statement, std::string_v
   }
   widen(frame, statement, false);
   return true;
+}
+
+/// "bar.red.popc.u32 d, barrier, (threads,) p" and its kind.
+void Decoder::barrier_vote(Frame& frame, const Statement& statement) {
+  const auto parts = split_dots(statement.opcode);
+  const auto has = [&](std::string_view name) { return std::find(parts.begin(), parts.end(), name) != parts.end(); };
+  const auto& operands = statement.operands;
+  const int id = read(frame, statement, operands.at(1), 4);
+  const int threads = operands.size() > 3 ? read(frame, statement, operands[2], 4) : constant(0, 4);
+  const int source = read(frame, statement, operands.back(), 1);
+  const int result = write(frame, statement, operands[0], has("popc") ? 4 : 1);
+  emit(frame, statement, barrier, {id, threads, source, result}, 0);
+  last().written = 1U << 3;
+  last().flags = barrier_votes;
+  last().reduction = static_cast<std::uint8_t>(has("popc")  ? Reduction::add
+                                               : has("and") ? Reduction::bit_and
+                                                            : Reduction::bit_or);
+  widen(frame, statement, false);
 }
 
 void Decoder::matrix(Frame& frame, const Statement& statement, std::string_view head) {

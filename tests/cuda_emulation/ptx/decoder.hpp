@@ -66,6 +66,7 @@ class Decoder {
   void atomic(Frame& frame, const Statement& statement, bool reduction);
   void copy_async(Frame& frame, const Statement& statement);
   bool collective(Frame& frame, const Statement& statement, std::string_view head);  // decode_memory.cpp
+  void barrier_vote(Frame& frame, const Statement& statement);
   void matrix(Frame& frame, const Statement& statement, std::string_view head);
 
   /// Appends an operation with the statement's guard. Operand i is `values[i]`; the first `results` are results.

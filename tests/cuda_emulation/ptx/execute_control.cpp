@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "ptx/decoder.hpp"
+#include "ptx/forms.hpp"
 #include "ptx/handlers.hpp"
 #include "ptx/judge.hpp"
-#include "ptx/warp.hpp"
 
 namespace apb::ptx {
 namespace {
@@ -168,8 +168,7 @@ void no_operation(Warp& warp, const Operation& operation) {
 }
 
 void fence(Warp& warp, const Operation& operation) {
-  static_cast<void>(operation);
-  warp.block->fenced = true;
+  if (operation.flags != 0) warp.block->fenced = true;
 }
 
 void barrier(Warp& warp, const Operation& operation) {
@@ -181,11 +180,35 @@ void barrier(Warp& warp, const Operation& operation) {
   }
   const auto lane = std::countr_zero(warp.active);
   warp.barrier = warp.at<std::uint32_t>(operation.operand[0])[lane];
-  warp.barrier_threads = operation.count > 1 ? warp.at<std::uint32_t>(operation.operand[1])[lane] : 0;
-  warp.barrier_arrives = operation.flags != 0;
+  warp.barrier_threads = warp.at<std::uint32_t>(operation.operand[1])[lane];
   warp.barrier_pc = warp.pc;
-  warp.state = WarpState::at_barrier;
   ++warp.block->launch->counters->barriers;
+  if (operation.flags == barrier_arrives) {
+    arrive(warp);
+  } else {
+    warp.state = WarpState::at_barrier;
+  }
+}
+
+void finish_barrier_vote(const std::vector<Warp*>& warps) {
+  const Launch& launch = *warps.front()->block->launch;
+  const Operation& operation = launch.program->code[warps.front()->barrier_pc];
+  unsigned yes = 0;
+  unsigned threads = 0;
+  for (const auto* warp : warps) {
+    yes += static_cast<unsigned>(std::popcount(warp->predicate(operation.operand[2]) & warp->alive));
+    threads += static_cast<unsigned>(std::popcount(warp->alive));
+  }
+  const auto reduction = static_cast<Reduction>(operation.reduction);
+  const bool holds = reduction == Reduction::bit_and ? yes == threads : yes > 0;
+  for (auto* warp : warps) {
+    if (reduction == Reduction::add) {
+      for_lanes(warp->alive, [&](int lane) { warp->at<std::uint32_t>(operation.operand[3])[lane] = yes; });
+    } else {
+      auto& result = warp->predicate(operation.operand[3]);
+      result = (result & ~warp->alive) | (holds ? warp->alive : 0);
+    }
+  }
 }
 
 void warp_barrier(Warp& warp, const Operation& operation) {

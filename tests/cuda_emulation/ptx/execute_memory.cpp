@@ -206,7 +206,7 @@ void load(Warp& warp, const Operation& operation) {
 void store(Warp& warp, const Operation& operation) {
   Access access;
   access.strong = (operation.flags & strong_access) != 0;
-  access.kind = access.strong ? AccessKind::update : AccessKind::write;
+  access.kind = access.strong ? AccessKind::write_strong : AccessKind::write;
   access.bytes = unsigned{operation.bytes} * operation.elements;
   take_addresses(warp, operation.operand[operation.elements], (operation.flags & wide_address) != 0,
                  operation.immediate, access);
@@ -227,7 +227,8 @@ void store(Warp& warp, const Operation& operation) {
 
 void atomic(Warp& warp, const Operation& operation) {
   Access access;
-  access.kind = AccessKind::update;
+  const bool exchanges = operation.reduction == static_cast<std::uint8_t>(Reduction::exch);
+  access.kind = exchanges ? AccessKind::write_strong : AccessKind::update;
   access.bytes = operation.bytes;
   take_addresses(warp, operation.operand[1], (operation.flags & wide_address) != 0, operation.immediate, access);
   order_strong(warp, operation, access, true, true);

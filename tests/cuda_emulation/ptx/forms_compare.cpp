@@ -1,4 +1,5 @@
 // Comparisons, selection, packing, and the table of all opcodes.
+#include <cmath>
 #include <string>
 
 #include "ptx/forms.hpp"
@@ -118,6 +119,31 @@ void unpack(Warp& warp, const Operation& operation) {
   }
 }
 
+/// A test of one value.
+template <typename F, typename T>
+void test(Warp& warp, const Operation& operation) {
+  const T* a = warp.at<T>(operation.operand[1]);
+  std::uint32_t result = 0;
+  for (int i = 0; i < lanes; ++i) result |= (F{}(a[i]) ? 1U : 0U) << i;
+  auto& d = warp.predicate(operation.operand[0]);
+  d = (d & ~warp.active) | (result & warp.active);
+}
+
+template <typename T, typename F>
+void add_test(Forms& forms, const std::string& name, F) {
+  forms[name] = {test<F, T>, {1, sizeof(T)}};
+}
+
+template <typename T>
+void add_float_tests(Forms& forms, const std::string& type) {
+  add_test<T>(forms, "testp.finite." + type, [](T a) { return std::isfinite(a); });
+  add_test<T>(forms, "testp.infinite." + type, [](T a) { return std::isinf(a); });
+  add_test<T>(forms, "testp.number." + type, [](T a) { return !std::isnan(a); });
+  add_test<T>(forms, "testp.notanumber." + type, [](T a) { return std::isnan(a); });
+  add_test<T>(forms, "testp.normal." + type, [](T a) { return std::isnormal(a); });
+  add_test<T>(forms, "testp.subnormal." + type, [](T a) { return std::fpclassify(a) == FP_SUBNORMAL; });
+}
+
 template <typename T>
 void add_selection(Forms& forms, const std::vector<std::string>& types) {
   const auto bytes = static_cast<std::uint8_t>(sizeof(T));
@@ -167,6 +193,13 @@ void add_windows(Forms& forms) {
   }
 }
 
+void add_space_tests(Forms& forms) {
+  using U = std::uint64_t;
+  add_test<U>(forms, "isspacep.global", [](U a) { return (a & window_bits) == 0; });
+  add_test<U>(forms, "isspacep.shared", [](U a) { return (a & window_bits) == shared_window; });
+  add_test<U>(forms, "isspacep.local", [](U a) { return (a & window_bits) == local_window; });
+}
+
 }  // namespace
 
 void add_compare_forms(Forms& forms) {
@@ -182,6 +215,9 @@ void add_compare_forms(Forms& forms) {
   add_orders<double>(forms, "f64", false);
   add_unordered<float>(forms, "f32");
   add_unordered<double>(forms, "f64");
+  add_float_tests<float>(forms, "f32");
+  add_float_tests<double>(forms, "f64");
+  add_space_tests(forms);
   add_half_orders<Half>(forms, "f16");
   add_half_orders<Bfloat>(forms, "bf16");
 }

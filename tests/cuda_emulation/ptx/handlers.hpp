@@ -1,6 +1,9 @@
 // Handlers that are no mere functions of their lanes.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "ptx/program.hpp"
 
 namespace apb::ptx {
@@ -12,8 +15,11 @@ void exit_lanes(Warp& warp, const Operation& operation);
 void trap(Warp& warp, const Operation& operation);
 void failed_assertion(Warp& warp, const Operation& operation);
 void no_operation(Warp& warp, const Operation& operation);
-void fence(Warp& warp, const Operation& operation);
-void barrier(Warp& warp, const Operation& operation);       // operands: barrier, threads (optional); flags: arrive only
+void fence(Warp& warp, const Operation& operation);  // flags: of the whole GPU
+constexpr std::uint8_t barrier_arrives = 1, barrier_votes = 2;
+void barrier(Warp& warp, const Operation& operation);  // barrier, threads (0: all), (source, result of bar.red)
+/// Gives the warps that have met at a bar.red its result.
+void finish_barrier_vote(const std::vector<Warp*>& warps);
 void warp_barrier(Warp& warp, const Operation& operation);  // operand 0: members
 
 // Collectives: execute_collective.cpp. Operands: result, (predicate), sources, members; flags: mode.

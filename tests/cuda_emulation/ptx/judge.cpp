@@ -153,15 +153,16 @@ void Judge::write(const Cells& cells, std::uint64_t offset, std::size_t bytes, i
   }
 }
 
-void Judge::update(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane) {
+void Judge::update(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane, bool reads) {
   const auto end = (offset + bytes - 1) >> shift_;
   const Stamp mine = stamp(lane) | atomic_bit;
   Stamp* writers = cells.writers.as<Stamp>();
   Stamp* readers = cells.readers.as<Stamp>();
   for (auto cell = offset >> shift_; cell <= end; ++cell) {
     const Stamp writer = writers[cell];
-    if (!settled(writer)) {
-      if (unwritten(writer)) report_unwritten(cell, lane);
+    if (unwritten(writer)) {
+      if (reads) report_unwritten(cell, lane);
+    } else if (!settled(writer)) {
       check_writer(writer, lane, true, true);
     }
     const Stamp reader = readers[cell];
@@ -222,11 +223,16 @@ void Judge::race(Stamp other, int lane, bool writes, bool other_writes) const {
                       pending ? " by a cp.async that has not been waited for" : ""));
 }
 
-void order_by_barrier(Block& block, const std::vector<Warp*>& warps) {
+void arrive(Warp& warp) {
+  warp.block->arrivals.push_back({warp.barrier, warp.index, warp.time, warp.seen});
+  warp.time = next_time(*warp.block);
+}
+
+void order_by_barrier(Block& block, const std::vector<Warp*>& warps, unsigned barrier) {
   const Stamp now = block.time;
   std::size_t alive = 0;
   for (const auto& warp : block.warps) alive += warp.state != WarpState::done;
-  if (warps.size() == alive) {
+  if (warps.size() == alive && block.arrivals.empty()) {
     block.ordered_time = now;
     const Stamp next = next_time(block);
     for (auto* warp : warps) {
@@ -239,6 +245,12 @@ void order_by_barrier(Block& block, const std::vector<Warp*>& warps) {
   for (const auto* warp : warps) {
     for (std::size_t w = 0; w < all.size(); ++w) all[w] = std::max(all[w], warp->seen[w]);
   }
+  for (const auto& arrival : block.arrivals) {
+    if (arrival.barrier != barrier) continue;
+    for (std::size_t w = 0; w < all.size(); ++w) all[w] = std::max(all[w], arrival.seen[w]);
+    all[arrival.warp] = std::max(all[arrival.warp], arrival.time);
+  }
+  std::erase_if(block.arrivals, [&](const Arrival& arrival) { return arrival.barrier == barrier; });
   for (const auto* warp : warps) all[warp->index] = now;
   const Stamp next = next_time(block);
   for (auto* warp : warps) {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "ptx/warp.hpp"
+#include "ptx/block.hpp"
 
 namespace apb::ptx {
 
@@ -17,7 +17,8 @@ class Judge {
   /// Read by all lanes of the warp; `lane` gave the address.
   void read_together(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane);
   void write(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane);
-  void update(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane);  // atomic
+  /// Atomic; `reads`: what is there must have been written.
+  void update(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane, bool reads);
   void read_strong(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane);
   /// A write that goes on until land().
   void write_pending(const Cells& cells, std::uint64_t offset, std::size_t bytes, int lane);
@@ -41,8 +42,11 @@ class Judge {
   Stamp base_, ordered_, launch_base_;
 };
 
-/// All that happened before a barrier of these warps is ordered before what they do now.
-void order_by_barrier(Block& block, const std::vector<Warp*>& warps);
+/// All that these warps, and those that arrived at the barrier without waiting, did before is ordered before what these
+/// warps do now.
+void order_by_barrier(Block& block, const std::vector<Warp*>& warps, unsigned barrier);
+/// Arrives at the warp's barrier without waiting.
+void arrive(Warp& warp);
 /// Likewise for lanes of a warp.
 void order_by_warp_barrier(Warp& warp, std::uint32_t members);
 /// An atomic (or acquiring, releasing) access orders this block after those that released at the address, and

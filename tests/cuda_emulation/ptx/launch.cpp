@@ -8,6 +8,7 @@
 
 #include "ptx/decoder.hpp"
 #include "ptx/forms.hpp"
+#include "ptx/handlers.hpp"
 #include "ptx/judge.hpp"
 #include "ptx/warp.hpp"
 
@@ -215,7 +216,10 @@ bool release_barrier(Block& block) {
       return warp->state == WarpState::at_barrier && warp->barrier == first->barrier;
     });
     const unsigned expected = first->barrier_threads;
-    const bool complete = expected > 0 ? there.size() * lanes >= expected : there.size() == alive.size();
+    const auto arrived = std::count_if(block.arrivals.begin(), block.arrivals.end(),
+                                       [&](const Arrival& arrival) { return arrival.barrier == first->barrier; });
+    const bool complete = expected > 0 ? (there.size() + static_cast<std::size_t>(arrived)) * lanes >= expected
+                                       : there.size() == alive.size();
     if (!complete) continue;
     for (auto* other : there) {
       if (expected > 0 || other->barrier_pc == first->barrier_pc) continue;
@@ -226,7 +230,8 @@ bool release_barrier(Block& block) {
                       name_thread(*block.launch, block.number, first->index * lanes),
                       describe(*block.launch->program->text, block.launch->program->code[first->barrier_pc].location)));
     }
-    order_by_barrier(block, there);
+    order_by_barrier(block, there, first->barrier);
+    if (block.launch->program->code[first->barrier_pc].flags == barrier_votes) finish_barrier_vote(there);
     for (auto* warp : there) warp->state = WarpState::ready;
     return true;
   }
@@ -278,6 +283,7 @@ void start_block(Block& block, std::uint32_t number) {
   block.ordered_time = 0;
   block.fenced = false;
   block.blocks_seen.clear();
+  block.arrivals.clear();
   block.shared_base = block.shared_serial << launch_shift;
   block.global_base = (launch.number << launch_shift) | (std::uint64_t{number} << block_shift);
   if (block.local_written.size() > 0) block.local_written.clear();

@@ -160,6 +160,26 @@ __global__ void strided_global(const int* in, int* out, int stride, int offset) 
   out[threadIdx.x] = in[threadIdx.x * stride + offset];
 }
 
+__global__ void barrier_votes(const int* in, int* out) {
+  const int v = in[threadIdx.x];
+  out[threadIdx.x] = __syncthreads_count(v > 5);
+  out[128 + threadIdx.x] = __syncthreads_and(v < 8);
+  out[256 + threadIdx.x] = __syncthreads_or(v == 9);
+}
+
+// A spin on another warp's flag: volatile accesses do not race, the fence orders what was written before.
+__global__ void flag(const int* in, int* out) {
+  __shared__ volatile int ready;
+  if (threadIdx.x == 0) ready = 0;
+  __syncthreads();
+  if (threadIdx.x == 32) ready = in[0];
+  if (threadIdx.x == 0) {
+    while (ready == 0) {
+    }
+    out[0] = ready;
+  }
+}
+
 __global__ void partial_block(const int* in, int* out) {
   __shared__ int sum;
   if (threadIdx.x == 0) sum = 0;

@@ -38,7 +38,9 @@ TEST_F(LanguageTest, Shuffles) {
     EXPECT_EQ(row(5), at(l % 16 >= 3 ? l - 3 : l)) << l;
     EXPECT_EQ(row(6), at(l % 4 + 2 < 4 ? l + 2 : l)) << l;
     EXPECT_EQ(row(7), at(l ^ 5)) << l;
-    if (l % 3 == 0) EXPECT_EQ(row(8), at(3 * (l / 6))) << l;
+    if (l % 3 == 0) {
+      EXPECT_EQ(row(8), at(3 * (l / 6))) << l;
+    }
   }
 }
 
@@ -184,6 +186,24 @@ TEST_F(LanguageTest, BlocksOfPartialWarps) {
   auto* out = device_.allocate<int>(1);
   device_.run("partial_block", {1}, {77}, device_.upload(in), out);
   EXPECT_EQ(device_.download(out, 1)[0], std::accumulate(in.begin(), in.end(), 0));
+}
+
+TEST_F(LanguageTest, BarriersThatVote) {
+  const auto in = numbers(128, 10);
+  auto* out = device_.allocate<int>(384);
+  device_.run("barrier_votes", {1}, {128}, device_.upload(in), out);
+  const auto got = device_.download(out, 384);
+  for (std::size_t t = 0; t < 128; ++t) {
+    EXPECT_EQ(got[t], std::count_if(in.begin(), in.end(), [](int v) { return v > 5; }));
+    EXPECT_EQ(got[128 + t] != 0, std::all_of(in.begin(), in.end(), [](int v) { return v < 8; }));
+    EXPECT_EQ(got[256 + t] != 0, std::any_of(in.begin(), in.end(), [](int v) { return v == 9; }));
+  }
+}
+
+TEST_F(LanguageTest, WarpsMayWaitForEachOther) {
+  auto* out = device_.allocate<int>(1);
+  device_.run("flag", {1}, {64}, device_.upload(std::vector<int>{17}), out);
+  EXPECT_EQ(device_.download(out, 1)[0], 17);
 }
 
 TEST_F(LanguageTest, Library) {

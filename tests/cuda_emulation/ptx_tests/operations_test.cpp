@@ -81,12 +81,12 @@ class OperationsTest : public testing::Test {
 
   /// Runs kernel `name` on random values of the function's parameter types.
   template <typename D, typename... A, typename Equal>
-  void check(const std::string& name, D (*expected)(A...), Equal equal) {
+  void check(const std::string& name, std::type_identity_t<D (*)(A...)> expected, Equal equal) {
     check_values(name, expected, equal, values<A>()...);
   }
   template <typename D, typename... A>
-  void check(const std::string& name, D (*expected)(A...)) {
-    check(name, expected, [](D a, D b) { return same(a, b); });
+  void check(const std::string& name, std::type_identity_t<D (*)(A...)> expected) {
+    check<D, A...>(name, expected, [](D a, D b) { return same(a, b); });
   }
 
   template <typename D, typename... A, typename Equal>
