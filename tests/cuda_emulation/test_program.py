@@ -95,10 +95,12 @@ class EmulatedProgramTest(ProgramTest):
     def test_what_is_missing_is_said(self):
         documents = [self.random_document("one", 100)]
         for text, ranks, environment in (("no GPU", 1, {"APB_EMULATION_GPUS": "0"}),
-                                         ("share a GPU", 2, {"APB_EMULATION_GPUS": "1"}),
-                                         ("memory", 1, {"APB_EMULATION_MEMORY_BYTES": str(200 << 20)})):
+                                         ("share a GPU", 2, {"APB_EMULATION_GPUS": "1"})):
             _, process, _ = self.start(documents, ranks=ranks, **environment)
             self.assert_fails(process, 3, text)
+        _, process, _ = self.start(documents, APB_EMULATION_MEMORY_BYTES=str(200 << 20))
+        self.assertEqual(process.returncode, 1, process.stderr)
+        self.assertIn("GiB are free", process.stderr)
         _, process, _ = self.start(documents, device="auto", APB_EMULATION_GPUS="0")
         self.assertEqual(process.returncode, 0, process.stderr)
 
