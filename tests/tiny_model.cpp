@@ -232,6 +232,17 @@ const std::map<std::string, TinyShape>& tiny_families() {
   return families;
 }
 
+TinyShape tiny_gpu_shape(int layers) {
+  return {.layers = layers,
+          .hidden = 96,
+          .heads = 6,
+          .kv_heads = 2,
+          .head_dim = 64,
+          .intermediate = 176,
+          .vocabulary = 272,
+          .retaining_inner = 24};
+}
+
 TensorShapes tensor_shapes(const TinyShape& shape) {
   const auto hidden = static_cast<std::size_t>(shape.hidden);
   const auto intermediate = static_cast<std::size_t>(shape.intermediate);

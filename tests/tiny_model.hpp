@@ -62,6 +62,9 @@ struct TinyModel : TinyShape {
 /// One shape for each family and kind of RoPE scaling, by name.
 const std::map<std::string, TinyShape>& tiny_families();
 
+/// What the CUDA device computes: a head_dim of 64, and rows of whole 16 bytes.
+TinyShape tiny_gpu_shape(int layers);
+
 using TensorShapes = std::map<std::string, std::vector<std::size_t>>;
 
 /// "model.layers.N." + name.
