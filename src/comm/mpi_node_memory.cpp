@@ -1,7 +1,11 @@
 #include "comm/mpi_node_memory.hpp"
 
+#include <sys/statvfs.h>
+
+#include <array>
 #include <cstdint>
 #include <exception>
+#include <limits>
 
 #include "comm/mpi_communicator.hpp"
 #include "error.hpp"
@@ -11,6 +15,13 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 constexpr double gibibyte = 0x1p30;
+
+/// Where MPI libraries keep windows on Linux. Containers often have little of it, and Open MPI does not return then.
+std::uint64_t free_shared_memory() {
+  struct statvfs status {};
+  if (::statvfs("/dev/shm", &status) != 0) return std::numeric_limits<std::uint64_t>::max();
+  return std::uint64_t{status.f_bavail} * status.f_frsize;
+}
 
 }  // namespace
 
@@ -26,11 +37,18 @@ MpiNodeMemory::~MpiNodeMemory() {
 }
 
 Buffer MpiNodeMemory::allocate(std::size_t bytes, std::size_t available) {
-  std::uint64_t least = available;
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &least, 1, MPI_UINT64_T, MPI_MIN, node_), "MPI_Allreduce");
+  std::array<std::uint64_t, 2> limits{available, free_shared_memory()};
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, limits.data(), 2, MPI_UINT64_T, MPI_MIN, node_), "MPI_Allreduce");
+  const auto [least, shared] = limits;
   if (bytes > least) {
     fail("the model needs {:.2f} GiB on a node, {:.2f} GiB are free on {}: use a node with more memory",
          static_cast<double>(bytes) / gibibyte, static_cast<double>(least) / gibibyte, host_name());
+  }
+  if (bytes + alignment > shared) {
+    fail(
+        "the weights need {:.2f} GiB of shared memory, /dev/shm on {} has {:.2f} GiB free: enlarge it (containers: "
+        "--shm-size), or use one rank a node",
+        static_cast<double>(bytes) / gibibyte, host_name(), static_cast<double>(shared) / gibibyte);
   }
   // All of it belongs to the node's first rank; the pages lie where they are first written.
   const std::size_t own = rank_ == 0 ? bytes + alignment : 0;
