@@ -80,12 +80,12 @@ __device__ __forceinline__ void write_bf16(const P& p, const AttentionTarget& ta
 }
 
 /// Grid: KV heads, tiles of rows (the last ones first: with a causal slot they see most), parts.
-/// Budget <128, 4, 2, *>: 255 registers, 80 KiB shared.
-/// Budget <128, 4, 1, *>: 168 registers, 64 KiB shared.
-/// Budget <128, 1, 1, *>: 168 registers, 52 KiB shared.
-/// Budget <64, 4, 2, *>: 216 registers, 40 KiB shared.
-/// Budget <64, 4, 1, *>: 128 registers, 32 KiB shared.
-/// Budget <64, 1, 1, *>: 168 registers, 26 KiB shared.
+/// Budget <128, 4, 2, *>: 255 registers, 82432 bytes shared.
+/// Budget <128, 4, 1, *>: 168 registers, 65792 bytes shared.
+/// Budget <128, 1, 1, *>: 168 registers, 53312 bytes shared.
+/// Budget <64, 4, 2, *>: 168 registers, 41472 bytes shared.
+/// Budget <64, 4, 1, *>: 128 registers, 33024 bytes shared.
+/// Budget <64, 1, 1, *>: 168 registers, 26688 bytes shared.
 template <int head_dim, int warps, int row_blocks, int entries>
 __global__ __launch_bounds__(AttentionTiling<head_dim, warps, row_blocks>::threads,
                              AttentionTiling<head_dim, warps, row_blocks>::blocks)  //
@@ -125,10 +125,14 @@ __global__ __launch_bounds__(AttentionTiling<head_dim, warps, row_blocks>::threa
     load_half<T>(p.slots, at, kv_head, TileHalf::values, after(stage));
     ptx::commit_copies();
 
-    const int causal_least = causal_count(p, first_row);
+    // What each row of the tile sees of the causal slot.
+    int* causal_counts = reinterpret_cast<int*>(shared + T::shared_bytes) - T::rows;
+    if (threadIdx.x < T::rows) causal_counts[threadIdx.x] = causal_count(p, first_row + static_cast<int>(threadIdx.x));
+
     for (; left > 0; --left) {
       const bool is_causal = at.slot == p.slots.visible;
-      const int seen_by_all = (is_causal ? causal_least : p.slots.count[at.slot]) - at.first;
+      const int valid = p.slots.count[at.slot] - at.first;
+      const bool is_masked = is_causal ? parts > 1 || left <= T::diagonal_tiles : valid < tile;
       at.advance(p.slots);  // to the tile that is loaded meanwhile
 
       // Behind the barrier all warps have the keys, and are done with the values before them: their stage is free.
@@ -140,12 +144,11 @@ __global__ __launch_bounds__(AttentionTiling<head_dim, warps, row_blocks>::threa
       rows.multiply(warp_query, stage + chunks_first, scores);
       stage = after(stage);
 
-      if (seen_by_all < tile) {
-        const int thread = ptx::thread_index();
-        const int row = first_row + thread / 32 * T::warp_rows + thread % 32 / 4;
+      if (is_masked) {
+        const int* own_counts = causal_counts + ptx::thread_index() / 32 * T::warp_rows + ptx::thread_index() % 32 / 4;
         rows.mask(scores, [&](int r, int half) {
           // The causal slot is the last: `at` has gone on in it by one tile.
-          return is_causal ? causal_count(p, row + 16 * r + 8 * half) - (at.first - tile) : seen_by_all;
+          return is_causal ? own_counts[16 * r + 8 * half] - (at.first - tile) : valid;
         });
       }
       rows.weigh(scores, p.scale * std::numbers::log2e_v<float>);

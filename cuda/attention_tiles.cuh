@@ -57,17 +57,16 @@ struct AttentionTiling {
   static constexpr int row_bytes = 2 * head_dim;
   static constexpr int stage_bytes = tile * row_bytes;  // a tile's keys, or its values
   static constexpr int stages = 3;
-  static constexpr int shared_bytes = rows * row_bytes + stages * stage_bytes;
+  static constexpr int shared_bytes = rows * row_bytes + stages * stage_bytes + rows * 4;
+  /// The last tiles of keys, at most, of which not every row of a causal tile sees all.
+  static constexpr int diagonal_tiles = (rows - 1 + tile - 1) / tile + 1;
   /// Resident on a multiprocessor, as far as registers go.
-  static constexpr int blocks = warps == 1 ? 4 : row_blocks == 2 ? 2 : head_dim == 64 ? 4 : 3;
+  static constexpr int blocks = warps == 1 ? 4 : row_blocks == 1 ? (head_dim == 64 ? 4 : 3) : (head_dim == 64 ? 3 : 2);
 };
 
-static_assert(AttentionTiling<128, 4, 2>::shared_bytes == 80 * 1024 &&
-              AttentionTiling<64, 4, 2>::shared_bytes == 40 * 1024 &&
-              AttentionTiling<128, 4, 1>::shared_bytes == 64 * 1024 &&
-              AttentionTiling<64, 4, 1>::shared_bytes == 32 * 1024 &&
-              AttentionTiling<128, 1, 1>::shared_bytes == 52 * 1024 &&
-              AttentionTiling<64, 1, 1>::shared_bytes == 26 * 1024);
+static_assert(AttentionTiling<128, 4, 2>::shared_bytes == 82432 && AttentionTiling<64, 4, 2>::shared_bytes == 41472 &&
+              AttentionTiling<128, 4, 1>::shared_bytes == 65792 && AttentionTiling<64, 4, 1>::shared_bytes == 33024 &&
+              AttentionTiling<128, 1, 1>::shared_bytes == 53312 && AttentionTiling<64, 1, 1>::shared_bytes == 26688);
 
 /// A tile of keys: tokens [first, first + 64) of a slot.
 struct TileCursor {
