@@ -1,22 +1,26 @@
 // START HERE. MPI session, subcommands, and the one place where errors are caught.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <iostream>
 #include <string>
 
 #include "comm/mpi_communicator.hpp"
+#include "commands/bench.hpp"
 #include "commands/command_line.hpp"
+#include "commands/plan.hpp"
 #include "commands/report.hpp"
 #include "commands/run.hpp"
 #include "error.hpp"
 
 namespace {
 
-int report_to_user(const apb::ReportOptions& options) {
+/// Subcommands that need no other ranks.
+int run_alone(const apb::CommandLine& line) {
   try {
-    return apb::run_report(options);
+    return line.command == apb::Command::report ? apb::run_report(line.report) : static_cast<int>(apb::plan(line.plan));
   } catch (const apb::Error& error) {
     std::cerr << "apb: " << error.what() << "\n";
     return static_cast<int>(error.exit_code());
@@ -31,7 +35,9 @@ int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_li
       if (world.rank() == 0) (line.exit_code == apb::ExitCode::success ? std::cout : std::cerr) << line.message;
       return static_cast<int>(line.exit_code);
     }
-    return static_cast<int>(apb::run(line.run, command_line, world));
+    const bool bench = line.command == apb::Command::bench;
+    return static_cast<int>(bench ? apb::bench(line.bench, command_line, world)
+                                  : apb::run(line.run, command_line, world));
   } catch (const apb::CommonError& error) {
     if (world.rank() == 0) std::cerr << "apb: " << error.what() << "\n";
     return static_cast<int>(error.exit_code());
@@ -48,8 +54,8 @@ int main(int argc, char** argv) {
       std::signal(SIGXFSZ, SIG_IGN));  // a file size limit becomes an error of the write, and so a message
   const std::string command_line = fmt::format("{}", fmt::join(argv, argv + argc, " "));
   const apb::CommandLine line = apb::parse_command_line(argc, argv);
-  if (line.command == apb::Command::report) return report_to_user(line.report);
+  if (line.command == apb::Command::report || line.command == apb::Command::plan) return run_alone(line);
   const apb::MpiSession session(&argc, &argv);
-  apb::MpiCommunicator world(MPI_COMM_WORLD, line.run.timeout);
+  apb::MpiCommunicator world(MPI_COMM_WORLD, std::max(line.run.timeout, line.bench.run.timeout));
   return run_on_all_ranks(line, command_line, world);
 }

@@ -2,18 +2,25 @@
 // CLI11.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "device/view.hpp"
 
 namespace apb {
 
-enum class Method { apb, full };
+enum class Method { apb, full, ring, ulysses, star };
+/// Names of the methods, in the order of the enumeration.
+inline constexpr std::array<std::string_view, 5> method_names = {"apb", "full", "ring", "ulysses", "star"};
 enum class AnchorPlacement { sharded, replicated };
 enum class CompressorKind { retaining_heads, query_similarity, random, recent };
+
+enum class Overlap { automatic, on, off };
 
 /// How a document is cut, compressed and attended to (docs/method.md). Unset values are chosen from the lengths.
 struct MethodOptions {
@@ -44,9 +51,34 @@ struct RunOptions {
   std::string prompt_template = "auto";   // auto, none, llama2, llama3, chatml
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
+  Overlap overlap = Overlap::automatic;   // attend to own blocks during the exchange; auto: if ranks span hosts
   double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing
   bool overwrite = false;                 // replace an output
+};
+
+/// What apb bench measures.
+struct BenchOptions {
+  RunOptions run;                           // what it has in common with run: model, method, device, output
+  std::string shape;                        // a random model of this shape instead of a folder
+  std::optional<int> layers;                // the first ones only
+  std::vector<int> lengths = {2048, 8192};  // context tokens
+  int query_length = 32;                    // tokens
+  int decode_tokens = 16;                   // after the first; 0: no decoding
+  int warmup = 1;                           // repetitions that do not count
+  int repeats = 5;
+  bool roofline = false;  // measure the peaks, too, and compare each phase with them
+};
+
+/// What apb plan is about.
+struct PlanOptions {
+  std::filesystem::path model;  // folder of a Hugging Face checkpoint
+  std::string shape;            // a known shape instead
+  std::optional<int> layers;    // the first ones only
+  MethodOptions method;
+  int ranks = 1;
+  int context_length = 0;  // tokens
+  int query_length = 32;   // tokens
 };
 
 }  // namespace apb

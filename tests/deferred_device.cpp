@@ -84,8 +84,8 @@ PhaseSeconds DeferredDevice::take_phase_seconds() {
   return device_.take_phase_seconds();
 }
 
-void DeferredDevice::embed(ConstView tokens, ConstView table, View out) {
-  enqueue([=, this] { device_.embed(tokens, table, out); }, {out}, {tokens, table});
+void DeferredDevice::embed(ConstView tokens, const Weight& table, View out) {
+  enqueue([=, this, &table] { device_.embed(tokens, table, out); }, {out}, {tokens});
 }
 
 void DeferredDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out) {
@@ -127,6 +127,16 @@ void DeferredDevice::merge(const HeadShape& shape, std::span<const PartialAttent
     inputs.push_back(partial.log_sum_exp);
   }
   enqueue([=, this] { device_.merge(shape, partials, out); }, {out}, inputs);
+}
+
+void DeferredDevice::add_partial(const HeadShape& shape, const PartialAttention& partial, View output,
+                                 View log_sum_exp) {
+  enqueue([=, this] { device_.add_partial(shape, partial, output, log_sum_exp); }, {},
+          {partial.output, partial.log_sum_exp, output, log_sum_exp});
+}
+
+void DeferredDevice::copy(ConstView source, View destination) {
+  enqueue([=, this] { device_.copy(source, destination); }, {destination}, {source});
 }
 
 void DeferredDevice::silu(View x) {

@@ -32,6 +32,12 @@ class DeferredDevice : public Device {
   std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) override {
     return device_.pack(stacked, biases);
   }
+  std::vector<ReservedWeight> reserve_weights(std::span<const WeightShape> shapes) override {
+    return device_.reserve_weights(shapes);
+  }
+  void fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) override {
+    device_.fill(weight, stacked, biases);
+  }
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {
     return device_.slot_bytes(capacity, shape);
   }
@@ -43,14 +49,17 @@ class DeferredDevice : public Device {
   void mark(Phase phase) override;
   /// Throws std::logic_error when operations have not run yet.
   PhaseSeconds take_phase_seconds() override;
+  Peaks measure_peaks(std::size_t bytes) override { return device_.measure_peaks(bytes); }
 
-  void embed(ConstView tokens, ConstView table, View out) override;
+  void embed(ConstView tokens, const Weight& table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) override;
   void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
                         std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) override;
+  void copy(ConstView source, View destination) override;
   void silu(View x) override;
   void silu_multiply(ConstView gate_up, View out) override;
 

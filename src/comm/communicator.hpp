@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/node_memory.hpp"
 #include "device/device.hpp"
 #include "device/transfer.hpp"
 
@@ -36,11 +37,27 @@ class Communicator {
   /// Device::wait_for. Until then nobody touches `parts`.
   virtual std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) = 0;
 
+  /// Part r of `send` [size, part] to rank r, whose part for this rank goes to row r of `receive`; the same size
+  /// everywhere. Ordered with the device's operations as start_all_gather is.
+  ///
+  ///          SEND               RECEIVE
+  ///   rank 0 [ a | b | c ]      [ a | d | g ]
+  ///   rank 1 [ d | e | f ]      [ b | e | h ]
+  ///   rank 2 [ g | h | i ]      [ c | f | i ]
+  virtual std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) = 0;
+
+  /// `send` to the next rank (the last's is rank 0), `receive` from the one before; one row each, the same size
+  /// everywhere. Ordered as start_all_gather is; `send` may be read meanwhile.
+  virtual std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) = 0;
+
   /// Host memory of the root to all ranks; the same size everywhere.
   virtual void broadcast(std::span<std::byte> data, int root) = 0;
   /// Equal shares of host memory from all ranks to rank 0, in rank order; empty on the others.
   virtual std::vector<std::byte> gather(std::span<const std::byte> own) = 0;
   virtual int max(int value) = 0;
+
+  /// Collective: what the ranks of this rank's node share; nothing where it is there alone.
+  virtual std::shared_ptr<NodeMemory> node_memory() = 0;
 
   /// For people: what the ranks do from now on. Named when one of them stops answering.
   void enter_stage(std::string stage) { stage_ = std::move(stage); }
@@ -56,9 +73,12 @@ class SingleRankCommunicator : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
+  std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) override;
+  std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) override;
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override { return value; }
+  std::shared_ptr<NodeMemory> node_memory() override { return nullptr; }
 };
 
 /// A text of the root's to all ranks.

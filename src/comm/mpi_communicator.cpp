@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "comm/mpi_node_memory.hpp"
 #include "error.hpp"
 
 namespace apb {
@@ -18,21 +19,36 @@ int mpi_count(std::size_t count) {
   return static_cast<int>(count);
 }
 
+/// One or two requests that belong together.
 class MpiTransfer : public Transfer {
  public:
   explicit MpiTransfer(MpiCommunicator& communicator) : communicator_(communicator) {}
   ~MpiTransfer() override {
-    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);
+    for (auto& request : requests_) {
+      if (request != MPI_REQUEST_NULL) MPI_Wait(&request, MPI_STATUS_IGNORE);
+    }
   }
   void finish() override {
-    if (request_ != MPI_REQUEST_NULL) communicator_.wait(&request_);
+    for (auto& request : requests_) {
+      if (request != MPI_REQUEST_NULL) communicator_.wait(&request);
+    }
   }
-  MPI_Request* request() { return &request_; }
+  MPI_Request* request(std::size_t index = 0) { return &requests_.at(index); }
 
  private:
   MpiCommunicator& communicator_;
-  MPI_Request request_ = MPI_REQUEST_NULL;
+  std::array<MPI_Request, 2> requests_{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
 };
+
+/// Elements of a part, which is one contiguous row of 4-byte elements.
+int part_count(const char* what, ConstView parts, std::int64_t rows) {
+  if (parts.rows != rows || parts.stride != parts.columns || size_of(parts.type) != 4) {
+    throw std::invalid_argument(std::string(what) + " wants contiguous rows of 4-byte elements, one a part");
+  }
+  return mpi_count(static_cast<std::size_t>(parts.columns));
+}
+
+constexpr int shift_tag = 1;
 
 }  // namespace
 
@@ -71,14 +87,34 @@ MpiCommunicator::~MpiCommunicator() {
 }
 
 std::shared_ptr<Transfer> MpiCommunicator::start_all_gather(Device& device, View parts) {
-  if (parts.rows != size_ || parts.stride != parts.columns || size_of(parts.type) != 4) {
-    throw std::invalid_argument("all-gather wants one contiguous row of 4-byte elements a rank");
-  }
+  const int count = part_count("all-gather", parts, size_);
   device.synchronize();  // the own part must be in memory
   auto transfer = std::make_shared<MpiTransfer>(*this);
-  check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data,
-                           mpi_count(static_cast<std::size_t>(parts.columns)), MPI_INT32_T, comm_, transfer->request()),
-            "MPI_Iallgather");
+  check_mpi(
+      MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data, count, MPI_INT32_T, comm_, transfer->request()),
+      "MPI_Iallgather");
+  return transfer;
+}
+
+std::shared_ptr<Transfer> MpiCommunicator::start_all_to_all(Device& device, ConstView send, View receive) {
+  const int count = part_count("all-to-all", send, size_);
+  if (part_count("all-to-all", receive, size_) != count) throw std::invalid_argument("all-to-all of unequal parts");
+  device.synchronize();
+  auto transfer = std::make_shared<MpiTransfer>(*this);
+  check_mpi(MPI_Ialltoall(send.data, count, MPI_INT32_T, receive.data, count, MPI_INT32_T, comm_, transfer->request()),
+            "MPI_Ialltoall");
+  return transfer;
+}
+
+std::shared_ptr<Transfer> MpiCommunicator::start_shift(Device& device, ConstView send, View receive) {
+  const int count = part_count("shift", send, 1);
+  if (part_count("shift", receive, 1) != count) throw std::invalid_argument("shift of unequal parts");
+  device.synchronize();
+  auto transfer = std::make_shared<MpiTransfer>(*this);
+  const int before = (rank_ + size_ - 1) % size_;
+  const int next = (rank_ + 1) % size_;
+  check_mpi(MPI_Irecv(receive.data, count, MPI_INT32_T, before, shift_tag, comm_, transfer->request(0)), "MPI_Irecv");
+  check_mpi(MPI_Isend(send.data, count, MPI_INT32_T, next, shift_tag, comm_, transfer->request(1)), "MPI_Isend");
   return transfer;
 }
 
@@ -102,6 +138,11 @@ int MpiCommunicator::max(int value) {
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
   wait(&request);
   return value;
+}
+
+std::shared_ptr<NodeMemory> MpiCommunicator::node_memory() {
+  auto memory = std::make_shared<MpiNodeMemory>(comm_);
+  return memory->size() > 1 ? memory : nullptr;
 }
 
 std::string host_name() {

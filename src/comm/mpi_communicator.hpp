@@ -36,9 +36,12 @@ class MpiCommunicator : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
+  std::shared_ptr<Transfer> start_all_to_all(Device& device, ConstView send, View receive) override;
+  std::shared_ptr<Transfer> start_shift(Device& device, ConstView send, View receive) override;
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override;
+  std::shared_ptr<NodeMemory> node_memory() override;
 
   /// Returns when the request is done.
   void wait(MPI_Request* request) { roll_call_.wait(request, stage()); }

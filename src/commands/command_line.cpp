@@ -5,6 +5,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "model/shapes.hpp"
+
 namespace apb {
 namespace {
 
@@ -12,13 +14,22 @@ template <typename Value>
 using Names = std::map<std::string, Value>;
 
 const Names<Method>& methods() {
-  static const Names<Method> names = {{"apb", Method::apb}, {"full", Method::full}};
+  static const Names<Method> names = [] {
+    Names<Method> all;
+    for (std::size_t i = 0; i < method_names.size(); ++i) all[std::string(method_names[i])] = static_cast<Method>(i);
+    return all;
+  }();
   return names;
 }
 
 const Names<AnchorPlacement>& anchor_placements() {
   static const Names<AnchorPlacement> names = {{"sharded", AnchorPlacement::sharded},
                                                {"replicated", AnchorPlacement::replicated}};
+  return names;
+}
+
+const Names<Overlap>& overlaps() {
+  static const Names<Overlap> names = {{"auto", Overlap::automatic}, {"on", Overlap::on}, {"off", Overlap::off}};
   return names;
 }
 
@@ -59,7 +70,10 @@ CLI::Option* add_text_choice(CLI::App& app, const std::string& name, std::string
 }
 
 void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off) {
-  add_choice(app, "--method", method.method, methods(), "apb: the method of the paper; full: exact attention");
+  add_choice(
+      app, "--method", method.method, methods(),
+      "apb: the method of the paper; star: the first block as anchor, nothing passed; exact: full (all-gather),\n"
+      "ring (K/V travel around the ranks), ulysses (each rank attends for some heads)");
   app.add_option("--blocks", method.blocks, "blocks that the context is cut into, a multiple of the ranks [2 per rank]")
       ->check(CLI::PositiveNumber);
   app.add_option("--anchor-length", method.anchor_length,
@@ -78,29 +92,82 @@ void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off
   app.add_option("--seed", method.seed, "seed of --compressor random")->capture_default_str();
 }
 
+/// What run and bench have in common.
+void bind_shared(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
+  bind_method(app, run.method, on_off);
+  app.add_option("--retaining-heads", run.retaining_heads, "safetensors file for --compressor retaining-heads");
+  add_choice(app, "--overlap", run.overlap, overlaps(),
+             "attend to own blocks while ranks exchange; auto: where the ranks span hosts");
+  add_text_choice(app, "--device", run.device, {"auto", "cpu"}, "where to compute");
+  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
+  app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--timeout", run.timeout, "end the run when ranks wait longer than this for one, in seconds [never]")
+      ->check(CLI::PositiveNumber);
+}
+
 void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   app.add_option("--model", run.model, "folder of a Hugging Face checkpoint")->required();
   app.add_option("--input", run.input, "JSON Lines, one document a line");
   app.add_option("--output", run.output, "HDF5 file for answers and timings");
   app.add_option("--document", run.document, "one text file instead of --input");
   app.add_option("--question", run.question, "the question about --document; the answer goes to standard output");
-  bind_method(app, run.method, on_off);
-  app.add_option("--retaining-heads", run.retaining_heads, "safetensors file for --compressor retaining-heads");
+  bind_shared(app, run, on_off);
   app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  add_text_choice(app, "--device", run.device, {"auto", "cpu"}, "where to compute");
-  add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"}, "type of weights, activations and KV cache");
-  app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
-      ->check(CLI::PositiveNumber);
   add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama2", "llama3", "chatml"},
                   "prompt template; auto: the one that the tokenizer has the control tokens of");
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
-  app.add_option("--timeout", run.timeout, "end the run when ranks wait longer than this for one, in seconds [never]")
-      ->check(CLI::PositiveNumber);
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
   app.add_flag("--overwrite", run.overwrite, "replace an output that exists")->excludes(resume);
+}
+
+void bind_bench(CLI::App& app, BenchOptions& bench, const Names<bool>& on_off) {
+  app.add_option("--model", bench.run.model, "folder of a Hugging Face checkpoint");
+  add_text_choice(app, "--shape", bench.shape, shape_names(), "instead of --model: random weights of a known shape")
+      ->excludes("--model");
+  app.add_option("--layers", bench.layers, "only the first layers [all]")->check(CLI::PositiveNumber);
+  app.add_option("--lengths", bench.lengths, "context tokens, e.g. 2048,8192")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--query-length", bench.query_length, "tokens of the question")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--decode-tokens", bench.decode_tokens, "tokens to decode after the first; 0: none")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--warmup", bench.warmup, "repetitions that do not count")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--repeats", bench.repeats, "repetitions that count")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_flag("--roofline", bench.roofline, "measure what the machine can do, and each phase's share of it");
+  app.add_option("--output", bench.run.output, "HDF5 file for all times");
+  app.add_flag("--overwrite", bench.run.overwrite, "replace an output that exists");
+  bind_shared(app, bench.run, on_off);
+}
+
+void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
+  app.add_option("--model", plan.model, "folder of a Hugging Face checkpoint");
+  add_text_choice(app, "--shape", plan.shape, shape_names(), "instead of --model: a known shape")->excludes("--model");
+  app.add_option("--layers", plan.layers, "only the first layers [all]")->check(CLI::PositiveNumber);
+  app.add_option("--ranks", plan.ranks, "ranks to plan for")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--context-length", plan.context_length, "context tokens")->check(CLI::PositiveNumber)->required();
+  app.add_option("--query-length", plan.query_length, "tokens of the question")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  bind_method(app, plan.method, on_off);
+}
+
+std::string retaining_heads_mismatch(const RunOptions& run) {
+  const bool wants_heads = run.method.compressor == CompressorKind::retaining_heads && run.method.method == Method::apb;
+  if (wants_heads && run.retaining_heads.empty()) return "--compressor retaining-heads needs --retaining-heads FILE";
+  if (!run.retaining_heads.empty() && !wants_heads) return "--retaining-heads goes with --compressor retaining-heads";
+  return {};
 }
 
 /// What CLI11 cannot say option by option.
@@ -109,10 +176,17 @@ std::string inconsistency(const RunOptions& run) {
   if (!run.input.empty() && run.output.empty()) return "--output FILE.h5 is missing";
   if (!run.input.empty() && !run.question.empty()) return "--question goes with --document; --input holds its own";
   if (!run.document.empty() && run.question.empty()) return "--question \"...\" is missing";
-  const bool wants_heads = run.method.compressor == CompressorKind::retaining_heads && run.method.method == Method::apb;
-  if (wants_heads && run.retaining_heads.empty()) return "--compressor retaining-heads needs --retaining-heads FILE";
-  if (!run.retaining_heads.empty() && !wants_heads) return "--retaining-heads goes with --compressor retaining-heads";
-  return {};
+  return retaining_heads_mismatch(run);
+}
+
+constexpr const char* no_model = "give either --model FOLDER or --shape NAME";
+
+std::string inconsistency(const PlanOptions& plan) { return plan.model.empty() && plan.shape.empty() ? no_model : ""; }
+
+std::string inconsistency(const BenchOptions& bench) {
+  if (bench.run.model.empty() && bench.shape.empty()) return no_model;
+  const bool makes_heads = !bench.shape.empty() && bench.run.retaining_heads.empty();  // random ones
+  return makes_heads ? "" : retaining_heads_mismatch(bench.run);
 }
 
 }  // namespace
@@ -132,6 +206,10 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   app.get_formatter()->column_width(34);
   auto* run = app.add_subcommand("run", "Answer the questions of a file over all MPI ranks")->configurable();
   bind_run(*run, line.run, on_off);
+  auto* bench = app.add_subcommand("bench", "Time prefill and decoding over all MPI ranks")->configurable();
+  bind_bench(*bench, line.bench, on_off);
+  auto* plan = app.add_subcommand("plan", "Show who would compute and send what, as JSON; computes nothing");
+  bind_plan(*plan, line.plan, on_off);
   auto* report = app.add_subcommand("report", "Show what is in a results file");
   report->add_option("file", line.report.file, "results or part file")->required();
   report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
@@ -139,20 +217,35 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    line.message = run->parsed() ? run->help() : report->parsed() ? report->help() : app.help();
+    const auto parsed = app.get_subcommands();
+    line.message = parsed.empty() ? app.help() : parsed.front()->help();
     return line;
   } catch (const CLI::CallForVersion& version) {
     line.message = std::string(version.what()) + "\n";
     return line;
   } catch (const CLI::ParseError& error) {
-    const bool unknown = !run->parsed() && !report->parsed() && argc > 1 && argv[1][0] != '-';
+    const auto parsed = app.get_subcommands();
+    const bool unknown = parsed.empty() && argc > 1 && argv[1][0] != '-';
     const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[1]) : error.what();
-    line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, run->parsed() ? "run " : "");
+    const std::string name = parsed.empty() ? "" : parsed.front()->get_name() + " ";
+    line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, name);
     line.exit_code = ExitCode::wrong_usage;
     return line;
   }
-  line.command = run->parsed() ? Command::run : Command::report;
-  if (const std::string why = run->parsed() ? inconsistency(line.run) : ""; !why.empty()) {
+  std::string why;
+  if (run->parsed()) {
+    line.command = Command::run;
+    why = inconsistency(line.run);
+  } else if (bench->parsed()) {
+    line.command = Command::bench;
+    why = inconsistency(line.bench);
+  } else if (plan->parsed()) {
+    line.command = Command::plan;
+    why = inconsistency(line.plan);
+  } else {
+    line.command = Command::report;
+  }
+  if (!why.empty()) {
     return {.message = "apb: " + why + "\n", .exit_code = ExitCode::wrong_usage};
   }
   return line;
@@ -181,9 +274,22 @@ std::string options_as_json(const RunOptions& options) {
                                        {"device", options.device},
                                        {"dtype", options.dtype},
                                        {"threads", options.threads},
+                                       {"overlap", name_in(overlaps(), options.overlap)},
                                        {"template", options.prompt_template},
                                        {"save_logits", options.save_logits},
                                        {"save_selection", options.save_selection}};
+  return json.dump();
+}
+
+std::string options_as_json(const BenchOptions& options) {
+  auto json = nlohmann::ordered_json::parse(options_as_json(options.run));
+  json["shape"] = options.shape;
+  if (options.layers) json["layers"] = *options.layers;
+  json["lengths"] = options.lengths;
+  json["query_length"] = options.query_length;
+  json["decode_tokens"] = options.decode_tokens;
+  json["warmup"] = options.warmup;
+  json["repeats"] = options.repeats;
   return json.dump();
 }
 

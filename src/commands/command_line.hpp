@@ -10,12 +10,14 @@
 
 namespace apb {
 
-enum class Command { none, run, report };
+enum class Command { none, run, report, bench, plan };
 
 struct CommandLine {
   Command command = Command::none;
   RunOptions run{};
   ReportOptions report{};
+  BenchOptions bench{};
+  PlanOptions plan{};
   std::string message{};  // help, version, or what is wrong; then there is no command
   ExitCode exit_code = ExitCode::success;
 };
@@ -27,8 +29,9 @@ std::string name_of(Method value);
 std::string name_of(AnchorPlacement value);
 std::string name_of(CompressorKind value);
 
-/// All options of a run as a JSON object, for the results file.
+/// All options as a JSON object, for the results file.
 std::string options_as_json(const RunOptions& options);
+std::string options_as_json(const BenchOptions& options);
 /// MethodOptions::automatic_blocks in such an object; nothing when it was not set.
 std::optional<int> automatic_blocks_in(const std::string& options);
 

@@ -14,8 +14,6 @@
 namespace apb {
 namespace {
 
-constexpr int insert_for_tokens = 16;  // where the question goes in the anchor of pre-tokenised input
-
 std::vector<std::string> ids_of(const std::optional<DocumentFile>& file, const Document& single) {
   if (!file) return {single.id};
   std::vector<std::string> ids;
@@ -54,8 +52,13 @@ RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
   for (auto* path : {&kept.model, &kept.input, &kept.output, &kept.document, &kept.retaining_heads}) path->clear();
   kept.device = {};
   kept.threads = {};
+  kept.overlap = {};
   kept.save_logits = kept.save_selection = false;
-  if (kept.method.method == Method::full) kept.method = {.method = Method::full};  // exact in any blocks
+  const Method method = kept.method.method;
+  if (method == Method::star) {
+    kept.method = {.method = method, .blocks = kept.method.blocks, .automatic_blocks = kept.method.automatic_blocks};
+  }
+  if (method != Method::apb && method != Method::star) kept.method = {.method = method};  // exact in any blocks
   if (kept.method.compressor != CompressorKind::random) kept.method.seed = 0;
   kept.max_new_tokens = max_new_tokens;
   return kept;

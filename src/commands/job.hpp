@@ -10,6 +10,9 @@
 
 namespace apb {
 
+/// Where the question goes in the anchor of input without a template, by default: behind this many tokens.
+inline constexpr int insert_for_tokens = 16;
+
 struct Job {
   DocumentLengths lengths;
   std::uint64_t document = 0;  // hash of the id: tells documents apart for the random compressor

@@ -39,6 +39,8 @@ int bound_threads(Communicator& world) {
   return std::max(1, static_cast<int>(cores) / std::max(1, sharing));
 }
 
+}  // namespace
+
 int choose_threads(int asked, Communicator& world) {
   if (asked > 0) return asked;
   const char* slurm = std::getenv("SLURM_CPUS_PER_TASK");
@@ -50,11 +52,10 @@ int choose_threads(int asked, Communicator& world) {
   return threads > 0 ? threads : bound_threads(world);
 }
 
-}  // namespace
-
 std::unique_ptr<Device> make_device(const RunOptions& options, Communicator& world) {
   return make_cpu_device({.threads = choose_threads(options.threads, world),
-                          .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16});
+                          .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
+                          .node = world.node_memory()});
 }
 
 }  // namespace apb

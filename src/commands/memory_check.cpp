@@ -16,7 +16,8 @@ std::size_t needed_by(const std::vector<int>& ranks, const Device& device, const
                       const Partition& partition, const RunOptions& options) {
   std::size_t bytes = 0;
   for (const int rank : ranks) {
-    bytes += memory_needed(device, model, partition, options.method, rank, options.save_selection);
+    bytes += memory_needed(device, model, partition, options.method, rank, options.save_selection,
+                           options.overlap == Overlap::on);
   }
   return bytes;
 }

@@ -1,59 +1,27 @@
 #include "commands/run.hpp"
 
-#include <fmt/chrono.h>
-
 #include <algorithm>
-#include <ctime>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "comm/mpi_communicator.hpp"
 #include "commands/command_line.hpp"
 #include "commands/coordinator.hpp"
 #include "commands/job.hpp"
+#include "commands/load.hpp"
 #include "commands/make_device.hpp"
 #include "commands/memory_check.hpp"
+#include "commands/preparation.hpp"
 #include "commands/stop_signal.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
 #include "context/partition.hpp"
-#include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "output/parts.hpp"
 
 namespace apb {
 namespace {
-
-RunInfo describe_run(const RunOptions& options, const std::string& command_line, const Device& device,
-                     Communicator& world) {
-  return {.version = APB_VERSION,
-          .command_line = command_line,
-          .options = options_as_json(options),
-          .model = options.model.string(),
-          .ranks = world.size(),
-          .hosts = gather_texts(world, host_name()),
-          .devices = gather_texts(world, device.description()),
-          .dtype = options.dtype,
-          .start_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
-}
-
-/// One line for each run of ranks that are placed alike.
-void print_placement(const RunInfo& info) {
-  for (std::size_t first = 0; first < info.hosts.size();) {
-    std::size_t end = first + 1;
-    while (end < info.hosts.size() && info.hosts[end] == info.hosts[first] && info.devices[end] == info.devices[first])
-      ++end;
-    const std::string ranks =
-        end == first + 1 ? fmt::format("rank {}", first) : fmt::format("ranks {}-{}", first, end - 1);
-    std::cerr << fmt::format("{} on {}: {}\n", ranks, info.hosts[first], info.devices[first]);
-    first = end;
-  }
-}
-
-void check_blocks(const MethodOptions& method, int ranks) {
-  if (method.blocks && *method.blocks % ranks != 0) {
-    fail_usage("--blocks {} is no multiple of the {} ranks: use a multiple, or other ranks", *method.blocks, ranks);
-  }
-}
 
 std::string divisors_of(int number) {
   std::vector<int> divisors;
@@ -63,10 +31,14 @@ std::string divisors_of(int number) {
   return fmt::format("{}", fmt::join(divisors, ", "));
 }
 
-/// Two blocks per rank, but a resumed run keeps those of the ranks that its output began with: answers depend on them.
+bool depends_on_blocks(Method method) { return method == Method::apb || method == Method::star; }
+
+/// Two blocks per rank (star: one), but a resumed run keeps those of the ranks that its output began with: answers
+/// depend on them.
 int choose_automatic_blocks(const RunOptions& options, int ranks) {
   const auto earlier = options.resume && !options.output.empty() ? find_run(options.output) : std::nullopt;
-  const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt).value_or(2 * ranks);
+  const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt)
+                         .value_or(options.method.method == Method::star ? ranks : 2 * ranks);
   if (blocks % ranks != 0) {
     fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks: resume it on {} ranks",
                options.output.string(), blocks, ranks, divisors_of(blocks));
@@ -79,28 +51,21 @@ RunOptions complete(RunOptions options, Communicator& world) {
   int blocks = 0;
   agree(world, [&] {
     check_blocks(options.method, world.size());
-    const bool chooses = options.method.method == Method::apb && !options.method.blocks;
+    const bool chooses = depends_on_blocks(options.method.method) && !options.method.blocks;
     if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, world.size());
   });
   world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
   if (blocks > 0) options.method.automatic_blocks = blocks;
+  options.overlap = choose_overlap(options.overlap, world);
   return options;
 }
 
-Model load(const RunOptions& options, const ModelConfig& config, Device& device, bool with_head) {
-  Model model = load_model(device, config, Checkpoint::open(options.model), with_head);
+ModelSources open_sources(const RunOptions& options, int threads) {
+  ModelSources sources{.weights = std::make_unique<Checkpoint>(Checkpoint::open(options.model, threads))};
   if (!options.retaining_heads.empty()) {
-    model.retaining_heads = load_retaining_heads(device, config, Checkpoint::open_file(options.retaining_heads));
+    sources.retaining_heads = std::make_unique<Checkpoint>(Checkpoint::open_file(options.retaining_heads, threads));
   }
-  return model;
-}
-
-/// [ranks_used, phases] on rank 0.
-std::vector<double> gather_phases(Communicator& world, const PhaseSeconds& own, int ranks_used) {
-  const auto bytes = world.gather(std::as_bytes(std::span(own)));
-  if (bytes.empty()) return {};
-  const auto* values = reinterpret_cast<const double*>(bytes.data());
-  return {values, values + static_cast<std::ptrdiff_t>(ranks_used) * phase_count};
+  return sources;
 }
 
 /// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
@@ -147,6 +112,7 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
                                                          .options = options.method,
                                                          .document = job.document,
                                                          .keep_selection = options.save_selection,
+                                                         .overlap = options.overlap == Overlap::on,
                                                          .stop_requested = stop_requested});
     });
   } catch (const Error& error) {
@@ -173,20 +139,20 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
   const bool coordinates = world.rank() == 0;
   const RunOptions options = complete(asked, world);
   const auto device = make_device(options, world);
-  const RunInfo info = describe_run(options, command_line, *device, world);
+  const RunInfo info = describe_run(options, options_as_json(options), command_line, *device, world);
   ModelConfig config;
   std::unique_ptr<Coordinator> coordinator;
   agree(world, [&] {
     config = load_config(options.model);
+    check_heads(options.method, config.head_shape(), world.size());
     if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
   });
   if (coordinates) {
     print_placement(info);
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
-  Model model;
-  world.enter_stage("loading the model");
-  agree(world, [&] { model = load(options, config, *device, coordinates); });
+  const int threads = choose_threads(options.threads, world);
+  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
 
   std::optional<DocumentResult> result;
   bool interrupted = false;

@@ -9,12 +9,11 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
-#include "context/compressor.hpp"
-#include "context/exchange.hpp"
+#include "context/embedder.hpp"
 #include "context/layer.hpp"
+#include "context/methods/context_method.hpp"
 #include "context/partition.hpp"
 #include "device/device.hpp"
-#include "device/key_value_store.hpp"
 #include "model/model.hpp"
 #include "options.hpp"
 
@@ -33,6 +32,7 @@ class Forward {
     const MethodOptions& options;
     std::uint64_t document = 0;   // tells documents apart for the random compressor
     bool keep_selection = false;  // of every layer, for selection()
+    bool overlap = false;         // attend to own blocks while the exchange is under way
     /// Whether this rank has been told to stop; once true it stays true. Host only, asked often.
     std::function<bool()> stop_requested = [] { return false; };
   };
@@ -56,13 +56,9 @@ class Forward {
 
   /// Context positions that this rank's blocks passed on, [layers, own blocks, kv_heads, passing_length], -1 where
   /// nothing; after Device::synchronize. Needs keep_selection.
-  std::vector<std::int32_t> selection();
+  std::vector<std::int32_t> selection() { return method_->selection(); }
 
  private:
-  struct OwnBlock {
-    int number = 0;  // in the document
-    Rows rows;
-  };
   struct QueryTables {
     View parts;                              // f32 [ranks, rows * (heads * head_dim + heads)]: output, log-sum-exp
     std::vector<PartialAttention> partials;  // the parts' views
@@ -70,35 +66,16 @@ class Forward {
     View own_log_sum_exp;
   };
 
-  void reserve_rows();
-  void reserve_selection();
-  void reserve_query_tables();
-  QueryTables query_tables(std::int64_t rows) const;
+  void reserve_query_rows();
+  QueryTables query_tables(const Buffer& parts, std::int64_t rows);
   void begin_question(std::span<const std::int32_t> query);
-  void embed(std::span<const std::int32_t> tokens, View hidden);
 
   void run_layers(bool with_context);
   void project_query(int layer);
-  void project_block(int layer, int own);
-  void compress_block(int layer, int own);
-  void project_anchor(int layer);
-  void attend_anchor(int layer);
-  void attend_block(int layer, int own);
   void attend_query(int layer);
   void leave_if_interrupted();
 
-  const Block& block(int own) const {
-    return partition_.blocks[static_cast<std::size_t>(blocks_[static_cast<std::size_t>(own)].number)];
-  }
-  const Rows& block_rows(int own) const { return blocks_[static_cast<std::size_t>(own)].rows; }
-  int own_blocks() const { return static_cast<int>(blocks_.size()); }
   bool last_layer(int layer) const { return layer + 1 == model_.config.layers; }
-  /// Whether a block's tokens are scored and selected in this layer.
-  bool selects(int layer, int own) const;
-  SlotRange cached(int layer, int own) const;
-  View scores_of(int own) const;
-  View positions_of(int layer, int own) const;
-  Slot query_slot(int layer) const;
 
   Setup setup_;
   Device& device_;
@@ -106,28 +83,20 @@ class Forward {
   const Partition& partition_;
   HeadShape shape_;
   int rank_;
-  bool owns_query_keys_;  // this rank has the last block
 
   Buffer rotary_;
   std::optional<LayerRunner> runner_;
-  std::optional<KeyValueStore> store_;  // regions: own blocks
-  std::optional<KeyValueStore> query_store_;
-  std::optional<Exchange> exchange_;
-  std::unique_ptr<Compressor> compressor_;
+  std::optional<Embedder> embedder_;
+  std::unique_ptr<ContextMethod> method_;
 
-  Buffer tokens_;
   Buffer hidden_;
   Buffer queries_;
-  Rows anchor_;
-  std::vector<OwnBlock> blocks_;
   Rows query_rows_;  // room for the longest question; decoding uses the first
   Rows current_query_;
   int query_tokens_stored_ = 0;
-  std::vector<SlotRange> cached_;  // [layers, own blocks]: what query rows see
 
-  Buffer scores_;
-  Buffer positions_;
-  Buffer parts_;
+  Buffer question_parts_;
+  Buffer decode_parts_;
   Buffer merged_;
   QueryTables question_tables_;  // of the question asked last
   QueryTables decode_tables_;    // of one row

@@ -26,26 +26,31 @@ View LayerRunner::scratch(const Buffer& buffer, std::int64_t rows, std::int64_t 
   return buffer.view(device_.compute_type(), rows, columns);
 }
 
-HeadNorms LayerRunner::head_norms(const LayerWeights& weights) const {
+HeadNorms LayerRunner::head_norms(int layer) const {
+  const LayerWeights& weights = model_.layers.at(static_cast<std::size_t>(layer));
   if (weights.query_norm.data() == nullptr) return {};
   return {.query = weights.query_norm.view(DataType::f32, 1, shape_.head_dim),
           .key = weights.key_norm.view(DataType::f32, 1, shape_.head_dim),
           .epsilon = static_cast<float>(model_.config.rms_epsilon)};
 }
 
+View LayerRunner::project_qkv(int layer, View hidden) {
+  const LayerWeights& weights = model_.layers.at(static_cast<std::size_t>(layer));
+  const View normed = scratch(normed_, hidden.rows, model_.config.hidden);
+  const View qkv = scratch(qkv_, hidden.rows, shape_.qkv_columns());
+  device_.rms_norm(hidden, weights.input_norm.view(DataType::f32, 1, model_.config.hidden),
+                   static_cast<float>(model_.config.rms_epsilon), normed);
+  device_.linear(normed, *weights.qkv, qkv, false);
+  return qkv;
+}
+
 void LayerRunner::project(int layer, const Rows& rows, Slot slot, int first_token, bool keep_query,
                           const ChunkVisitor& visit) {
-  const LayerWeights& weights = model_.layers.at(static_cast<std::size_t>(layer));
   for (std::int64_t first = 0; first < rows.count() && !stop_requested_(); first += chunk_) {
     const std::int64_t count = std::min(chunk_, rows.count() - first);
-    const View normed = scratch(normed_, count, model_.config.hidden);
-    const View qkv = scratch(qkv_, count, shape_.qkv_columns());
-    device_.rms_norm(rows.hidden.row_range(first, count),
-                     weights.input_norm.view(DataType::f32, 1, model_.config.hidden),
-                     static_cast<float>(model_.config.rms_epsilon), normed);
-    device_.linear(normed, *weights.qkv, qkv, false);
+    const View qkv = project_qkv(layer, rows.hidden.row_range(first, count));
     if (visit) visit(first, qkv);
-    device_.rotate_and_store(shape_, qkv, head_norms(weights), rotary_, rows.first_position + first,
+    device_.rotate_and_store(shape_, qkv, head_norms(layer), rotary_, rows.first_position + first,
                              keep_query ? rows.query.row_range(first, count) : View{}, slot,
                              first_token + static_cast<int>(first));
   }
@@ -55,19 +60,21 @@ void LayerRunner::attend_and_feed_forward(int layer, const Rows& rows, Attention
   const std::int64_t before = seen.causal_before;
   for (std::int64_t first = 0; first < rows.count() && !stop_requested_(); first += chunk_) {
     const std::int64_t count = std::min(chunk_, rows.count() - first);
-    const View attended = scratch(attended_, count, shape_.query_columns());
     device_.mark(Phase::attention);
     seen.shape = shape_;
     seen.query = rows.query.row_range(first, count);
     seen.causal_before = before + first;
-    seen.output = attended;
+    seen.output = attended(count);
     device_.attention(seen);
-    const View hidden = rows.hidden.row_range(first, count);
-    device_.mark(Phase::projection);
-    device_.linear(attended, *model_.layers.at(static_cast<std::size_t>(layer)).attention_output, hidden, true);
-    device_.mark(Phase::feed_forward);
-    feed_forward(layer, hidden);
+    finish_chunk(layer, rows.hidden.row_range(first, count), seen.output);
   }
+}
+
+void LayerRunner::finish_chunk(int layer, View hidden, ConstView attended) {
+  device_.mark(Phase::projection);
+  device_.linear(attended, *model_.layers.at(static_cast<std::size_t>(layer)).attention_output, hidden, true);
+  device_.mark(Phase::feed_forward);
+  feed_forward(layer, hidden);
 }
 
 void LayerRunner::finish_attended(int layer, View hidden, ConstView attended) {

@@ -30,16 +30,30 @@ class LayerRunner {
   void project(int layer, const Rows& rows, Slot slot, int first_token, bool keep_query,
                const ChunkVisitor& visit = {});
 
+  /// Q, K and V before RoPE of at most `chunk()` rows; valid until the next projection.
+  View project_qkv(int layer, View hidden);
+
   /// Attention of the rows' Q over what they see, output projection, feed-forward; adds to rows.hidden.
   /// `seen` gives visible and causal; row 0 of `rows` stands at its causal_before.
   void attend_and_feed_forward(int layer, const Rows& rows, AttentionArguments seen);
 
-  /// Output projection and feed-forward for rows whose attention [rows, heads * head_dim] is known.
+  /// Output projection and feed-forward for rows whose attention [rows, heads * head_dim] is known; for query rows,
+  /// whose phase has been marked.
   void finish_attended(int layer, View hidden, ConstView attended);
+  /// The same for at most `chunk()` context rows, with their phases.
+  void finish_chunk(int layer, View hidden, ConstView attended);
+
+  /// Rows that are computed at a time.
+  std::int64_t chunk() const { return chunk_; }
+  /// Where the attention [rows, heads * head_dim] of a chunk goes.
+  View attended(std::int64_t rows) const { return scratch(attended_, rows, shape_.query_columns()); }
+  /// RMS norms of each head of Q and K in this layer, empty where the model has none.
+  HeadNorms head_norms(int layer) const;
+  ConstView rotary() const { return rotary_; }
+  bool stop_requested() const { return stop_requested_(); }
 
  private:
   void feed_forward(int layer, View hidden);  // at most a chunk of rows
-  HeadNorms head_norms(const LayerWeights& weights) const;
   View scratch(const Buffer& buffer, std::int64_t rows, std::int64_t columns) const;
 
   Device& device_;

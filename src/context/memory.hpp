@@ -12,6 +12,6 @@ namespace apb {
 
 /// Bytes that Forward takes on a rank, weights not counted.
 std::size_t memory_needed(const Device& device, const Model& model, const Partition& partition,
-                          const MethodOptions& options, int rank, bool keep_selection);
+                          const MethodOptions& options, int rank, bool keep_selection, bool overlap);
 
 }  // namespace apb

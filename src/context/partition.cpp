@@ -47,7 +47,7 @@ std::string misfit(const DocumentLengths& lengths, const MethodOptions& options,
     return fmt::format("a context of {} tokens cannot be cut into {} blocks of {}; use fewer --blocks", lengths.context,
                        blocks, length);
   }
-  if (options.method == Method::full || blocks == 1 || options.anchor_length == 0) return {};
+  if (options.method != Method::apb || blocks == 1 || options.anchor_length == 0) return {};
   const std::int64_t shortest = anchor_needs(lengths, options).shortest();
   const std::int64_t anchor =
       options.anchor_length.value_or(static_cast<int>(std::min<std::int64_t>(length, longest_automatic)));
@@ -62,14 +62,22 @@ std::string misfit(const DocumentLengths& lengths, const MethodOptions& options,
   return {};
 }
 
-/// The number of blocks: the user's, or the largest of 2R (automatic_blocks), R, R/2, ... that fits. One block has no
+/// What an automatic choice begins at: two blocks a rank where they are dealt zigzag, so that all ranks have as much to
+/// attend to.
+int automatic_blocks(const MethodOptions& options, int ranks) {
+  if (options.automatic_blocks) return *options.automatic_blocks;
+  const bool contiguous = options.method == Method::star || options.method == Method::ulysses;
+  const bool alone = ranks == 1 && options.method != Method::apb;
+  return contiguous || alone ? ranks : 2 * ranks;
+}
+
+/// The number of blocks: the user's, or the largest of the automatic choice, its half, ... that fits. One block has no
 /// anchor, so an anchor that the user asked for wants two.
 int choose_blocks(const DocumentLengths& lengths, const MethodOptions& options, int ranks) {
-  const bool full = options.method == Method::full;
-  const bool wants_anchor = !full && (options.anchor_length.value_or(0) > 0 || options.query_insert);
+  const bool wants_anchor =
+      options.method == Method::apb && (options.anchor_length.value_or(0) > 0 || options.query_insert);
   const int fewest = options.blocks.value_or(wants_anchor ? 2 : 1);
-  const int automatic = full && ranks == 1 ? 1 : options.automatic_blocks.value_or(2 * ranks);
-  int blocks = options.blocks.value_or(automatic);
+  int blocks = options.blocks.value_or(automatic_blocks(options, ranks));
   while (blocks > fewest && !misfit(lengths, options, blocks).empty()) blocks = std::max(fewest, blocks / 2);
   const std::string why = misfit(lengths, options, blocks);
   if (!why.empty()) throw Error(why);
@@ -84,6 +92,12 @@ void choose_anchor(Partition& partition, const MethodOptions& options) {
       std::min({length, std::max(length / 4, 2 * needs.shortest()), std::int64_t{longest_automatic}});
   partition.anchor_length = options.anchor_length.value_or(static_cast<int>(std::max(automatic, needs.shortest())));
   partition.query_insert = partition.anchor_length == 0 ? 0 : static_cast<int>(needs.insert);
+}
+
+/// Star: the whole first block without the question.
+void choose_star_anchor(Partition& partition) {
+  partition.anchor_length = partition.blocks.front().length();
+  partition.anchor_query = false;
 }
 
 void choose_passing(Partition& partition, const MethodOptions& options) {
@@ -128,6 +142,12 @@ std::vector<int> Partition::blocks_of(int rank) const {
 
 int Partition::blocks_per_rank() const { return (block_count() + ranks - 1) / ranks; }
 
+std::int64_t Partition::most_rows() const {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks), 0);
+  for (const Block& block : blocks) rows[static_cast<std::size_t>(block.rank)] += block.length();
+  return *std::max_element(rows.begin(), rows.end());
+}
+
 int Partition::anchor_context_tokens() const {
   if (anchor_length == 0) return 0;
   return anchor_query ? anchor_length - static_cast<int>(lengths.query) : anchor_length;
@@ -150,7 +170,7 @@ bool Partition::has_exchange() const {
 
 std::string Partition::describe() const {
   return fmt::format("{} context + {} query tokens, method {}, {} blocks of {} on {} ranks, anchor {}, passing {}",
-                     lengths.context, lengths.query, method == Method::full ? "full" : "apb", block_count(),
+                     lengths.context, lengths.query, method_names.at(static_cast<std::size_t>(method)), block_count(),
                      blocks.front().length(), ranks_used(), anchor_length, passing_length);
 }
 
@@ -162,8 +182,10 @@ Partition make_partition(const DocumentLengths& lengths, const MethodOptions& op
                       .anchor_placement = options.anchor_placement};
   const int count = choose_blocks(lengths, options, ranks);
   deal_blocks(partition, count);
-  if (count == 1 && !options.blocks) partition.method = Method::full;
-  if (count > 1 && partition.method != Method::full) {
+  const bool approximate = options.method == Method::apb || options.method == Method::star;
+  if (approximate && count == 1 && !options.blocks) partition.method = Method::full;
+  if (count > 1 && partition.method == Method::star) choose_star_anchor(partition);
+  if (count > 1 && partition.method == Method::apb) {
     choose_anchor(partition, options);
     choose_passing(partition, options);
   }

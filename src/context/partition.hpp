@@ -39,6 +39,8 @@ struct DocumentLengths {
   std::int64_t further_query = 0;  // the longest of further questions
 
   std::int64_t longest_query() const { return std::max(query, further_query); }
+  /// Tokens of the longest question and its answer.
+  int query_capacity() const { return static_cast<int>(longest_query()) + max_new_tokens; }
 };
 
 struct Partition {
@@ -61,13 +63,15 @@ struct Partition {
   std::vector<int> blocks_of(int rank) const;
   /// The largest number of blocks that a rank owns: passing slots a rank has in the exchange.
   int blocks_per_rank() const;
+  /// The largest number of context rows that a rank carries.
+  std::int64_t most_rows() const;
   int last_rank() const { return blocks.back().rank; }
   /// Context tokens that the anchor holds: what block 0 need not pass on.
   int anchor_context_tokens() const;
   /// Rows of the anchor that a rank computes; with `replicated` all of it on every rank that has a block behind block
   /// 0.
   AnchorSlice anchor_slice(int rank) const;
-  /// Every token before a block reaches it whole (method full): nothing is scored.
+  /// Every token before a block reaches it whole in the layer's all-gather (method full): nothing is scored.
   bool passes_everything() const { return method == Method::full; }
   /// Whether ranks exchange anything before attention.
   bool has_exchange() const;

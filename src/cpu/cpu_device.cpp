@@ -7,11 +7,10 @@
 #include <chrono>
 #include <dnnl.hpp>
 #include <fstream>
-#include <new>
 #include <stdexcept>
 #include <string_view>
 
-#include "cpu/attention.hpp"
+#include "cpu/attention/attention.hpp"
 #include "cpu/check.hpp"
 #include "cpu/convert.hpp"
 #include "cpu/elementwise.hpp"
@@ -19,16 +18,15 @@
 #include "cpu/host_memory.hpp"
 #include "cpu/key_value_layout.hpp"
 #include "cpu/merge.hpp"
+#include "cpu/packed_weight.hpp"
+#include "cpu/peaks.hpp"
 #include "cpu/rows.hpp"
 #include "cpu/selection.hpp"
 #include "cpu/slots.hpp"
 #include "device/transfer.hpp"
-#include "error.hpp"
 
 namespace apb {
 namespace {
-
-constexpr std::align_val_t cache_line{64};
 
 /// The processor's name as Linux gives it.
 std::string processor_name() {
@@ -67,7 +65,7 @@ class CpuDevice : public Device {
   explicit CpuDevice(const CpuOptions& options)
       : threads_(options.threads),
         type_(options.compute_type),
-        gemm_(options.threads, options.compute_type),
+        gemm_(options.threads, options.compute_type, options.node),
         attention_(options.threads, options.compute_type),
         selection_(options.threads) {}
 
@@ -82,8 +80,12 @@ class CpuDevice : public Device {
   int row_chunk() const override { return 512; }
 
   std::size_t available_memory() const override { return cpu::available_host_memory(); }
-  Buffer allocate(std::size_t bytes) override;
+  Buffer allocate(std::size_t bytes) override { return cpu::allocate_host_memory(bytes); }
   std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) override;
+  std::vector<ReservedWeight> reserve_weights(std::span<const WeightShape> shapes) override {
+    return gemm_.reserve(shapes);
+  }
+  void fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) override;
   std::size_t slot_bytes(int capacity, const HeadShape& shape) const override {
     return cpu::slot_bytes(capacity, shape, type_);
   }
@@ -94,14 +96,19 @@ class CpuDevice : public Device {
   void wait_for(std::shared_ptr<Transfer> transfer) override { transfer->finish(); }
   void mark(Phase phase) override { timer_.mark(phase); }
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
+  Peaks measure_peaks(std::size_t bytes) override {
+    return cpu::measure_peaks(threads_, type_, std::min(bytes, available_memory() / 2));
+  }
 
-  void embed(ConstView tokens, ConstView table, View out) override;
+  void embed(ConstView tokens, const Weight& table, View out) override;
   void rms_norm(ConstView x, ConstView weight, float epsilon, View out) override;
   void linear(ConstView x, const Weight& weight, View out, bool accumulate) override;
   void rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
                         std::int64_t first_position, View query_out, Slot slot, int first_token) override;
   void attention(const AttentionArguments& arguments) override;
   void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) override;
+  void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) override;
+  void copy(ConstView source, View destination) override;
   void silu(View x) override;
   void silu_multiply(ConstView gate_up, View out) override;
 
@@ -122,28 +129,35 @@ class CpuDevice : public Device {
   PhaseTimer timer_;
 };
 
-Buffer CpuDevice::allocate(std::size_t bytes) {
-  auto* data = static_cast<std::byte*>(::operator new(bytes, cache_line, std::nothrow));
-  if (data == nullptr) {
-    fail("out of memory: {:.1f} GiB could not be allocated; use more ranks or a shorter document",
-         static_cast<double>(bytes) / 0x1p30);
+/// `stacked` and `biases` as pack takes them; returns the rows of all together.
+std::int64_t check_matrices(const char* name, std::span<const ConstView> stacked, std::span<const ConstView> biases) {
+  cpu::require(!stacked.empty(), name, "there is no matrix");
+  std::int64_t rows = 0;
+  for (const auto& matrix : stacked) {
+    cpu::check({name, "matrix"}, matrix, matrix.rows, stacked.front().columns,
+               {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
+    rows += matrix.rows;
   }
-  return {data, bytes, Space::device, [](std::byte* memory) { ::operator delete(memory, cache_line); }};
+  cpu::require(biases.empty() || biases.size() == stacked.size(), name,
+               fmt::format("{} biases for {} matrices", biases.size(), stacked.size()));
+  for (std::size_t i = 0; i < biases.size(); ++i) {
+    cpu::check({name, "bias"}, biases[i], 1, stacked[i].rows, {DataType::f32, DataType::bf16, DataType::f16},
+               Space::host);
+  }
+  return rows;
 }
 
 std::unique_ptr<Weight> CpuDevice::pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) {
-  cpu::require(!stacked.empty(), "pack", "there is no matrix");
-  for (const auto& matrix : stacked) {
-    cpu::check({"pack", "matrix"}, matrix, matrix.rows, stacked.front().columns,
-               {DataType::f32, DataType::bf16, DataType::f16}, Space::host);
-  }
-  cpu::require(biases.empty() || biases.size() == stacked.size(), "pack",
-               fmt::format("{} biases for {} matrices", biases.size(), stacked.size()));
-  for (std::size_t i = 0; i < biases.size(); ++i) {
-    cpu::check({"pack", "bias"}, biases[i], 1, stacked[i].rows, {DataType::f32, DataType::bf16, DataType::f16},
-               Space::host);
-  }
+  check_matrices("pack", stacked, biases);
   return gemm_.pack(stacked, biases);
+}
+
+void CpuDevice::fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) {
+  const std::int64_t rows = check_matrices("fill", stacked, biases);
+  cpu::require(rows == weight.outputs() && stacked.front().columns == weight.inputs(), "fill",
+               fmt::format("matrices of [{}, {}] for a weight of [{}, {}]", rows, stacked.front().columns,
+                           weight.outputs(), weight.inputs()));
+  gemm_.fill(weight, stacked, biases);
 }
 
 void CpuDevice::upload(ConstView source, View destination) {
@@ -166,11 +180,10 @@ void CpuDevice::download(ConstView source, View destination) {
   }
 }
 
-void CpuDevice::embed(ConstView tokens, ConstView table, View out) {
+void CpuDevice::embed(ConstView tokens, const Weight& table, View out) {
   cpu::check({"embed", "tokens"}, tokens, tokens.rows, 1, {DataType::i32});
-  cpu::check({"embed", "table"}, table, table.rows, table.columns, {type_});
-  cpu::check({"embed", "out"}, out, tokens.rows, table.columns, {DataType::f32});
-  cpu::embed(threads_, tokens, table, out);
+  cpu::check({"embed", "out"}, out, tokens.rows, table.inputs(), {DataType::f32});
+  cpu::embed(threads_, tokens, dynamic_cast<const cpu::PackedWeight&>(table), out);
 }
 
 void CpuDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out) {
@@ -229,6 +242,22 @@ void CpuDevice::merge(const HeadShape& shape, std::span<const PartialAttention> 
     cpu::check({"merge", "log_sum_exp"}, partial.log_sum_exp, out.rows, shape.heads, {DataType::f32});
   }
   cpu::merge(threads_, shape, partials, out);
+}
+
+void CpuDevice::add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) {
+  cpu::check_shape("add_partial", shape);
+  cpu::check({"add_partial", "output"}, output, output.rows, shape.query_columns(), {DataType::f32});
+  cpu::check({"add_partial", "log_sum_exp"}, log_sum_exp, output.rows, shape.heads, {DataType::f32});
+  cpu::check({"add_partial", "partial output"}, partial.output, output.rows, shape.query_columns(), {DataType::f32});
+  cpu::check({"add_partial", "partial log_sum_exp"}, partial.log_sum_exp, output.rows, shape.heads, {DataType::f32});
+  cpu::add_partial(threads_, shape, partial, output, log_sum_exp);
+}
+
+void CpuDevice::copy(ConstView source, View destination) {
+  cpu::check({"copy", "destination"}, destination, source.rows, source.columns, {source.type});
+  cpu::for_each_index(threads_, source.rows, [&](std::int64_t row) {
+    std::memcpy(destination.row(row), source.row(row), static_cast<std::size_t>(source.columns) * size_of(source.type));
+  });
 }
 
 void CpuDevice::silu(View x) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "comm/node_memory.hpp"
 #include "device/device.hpp"
 
 namespace apb {
@@ -11,6 +12,7 @@ namespace apb {
 struct CpuOptions {
   int threads = 1;
   DataType compute_type = DataType::bf16;  // or f32
+  std::shared_ptr<NodeMemory> node{};      // holds the weights that ranks of one node share; nothing: the rank's own
 };
 
 std::unique_ptr<Device> make_cpu_device(const CpuOptions& options);

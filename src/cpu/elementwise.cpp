@@ -6,7 +6,6 @@
 #include <limits>
 #include <stdexcept>
 
-#include "cpu/convert.hpp"
 #include "cpu/rows.hpp"
 #include "cpu/vector_math.hpp"
 #include "cpu/vectorize.hpp"
@@ -47,17 +46,16 @@ APB_VECTORIZED float largest(const float* x, std::int64_t count) {
 
 }  // namespace
 
-void embed(int threads, ConstView tokens, ConstView table, View out) {
+void embed(int threads, ConstView tokens, const PackedWeight& table, View out) {
   for (std::int64_t row = 0; row < tokens.rows; ++row) {
     const std::int32_t token = *row_of<std::int32_t>(tokens, row);
-    if (token < 0 || token >= table.rows) {
+    if (token < 0 || token >= table.outputs()) {
       throw std::invalid_argument(
-          fmt::format("embed: token {} in row {} is outside the table of {} tokens", token, row, table.rows));
+          fmt::format("embed: token {} in row {} is outside the table of {} tokens", token, row, table.outputs()));
     }
   }
   for_each_index(threads, tokens.rows, [&](std::int64_t row) {
-    const std::int32_t token = *row_of<std::int32_t>(tokens, row);
-    convert(table.row(token), table.type, out.row(row), out.type, out.columns);
+    table.read_row(*row_of<std::int32_t>(tokens, row), row_of<float>(out, row));
   });
 }
 

@@ -2,12 +2,13 @@
 // same name and have been checked. Rows are shared out to `threads` threads; the result does not depend on how many.
 #pragma once
 
+#include "cpu/packed_weight.hpp"
 #include "device/device.hpp"
 
 namespace apb::cpu {
 
 /// Device::embed; throws std::invalid_argument for a token that the table does not have.
-void embed(int threads, ConstView tokens, ConstView table, View out);
+void embed(int threads, ConstView tokens, const PackedWeight& table, View out);
 void rms_norm(int threads, ConstView x, ConstView weight, float epsilon, View out);
 void silu(int threads, View x);
 void silu_multiply(int threads, ConstView gate_up, View out);

@@ -1,35 +1,21 @@
 #include "cpu/gemm.hpp"
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "cpu/convert.hpp"
+#include "cpu/host_memory.hpp"
 #include "cpu/onednn.hpp"
+#include "cpu/packed_weight.hpp"
 
 namespace apb::cpu {
 namespace {
 
-/// Weights are packed for this many rows; the layout serves any number.
-constexpr std::int64_t packed_for_rows = 512;
 /// Row counts vary from document to document; more products than this are not kept.
 constexpr std::size_t kept_products = 256;
-
-class PackedWeight : public Weight {
- public:
-  PackedWeight(std::int64_t outputs, std::int64_t inputs, dnnl::memory packed, std::vector<float> bias)
-      : Weight(outputs, inputs), packed_(std::move(packed)), bias_(std::move(bias)) {}
-
-  dnnl::memory::desc layout() const { return packed_.get_desc(); }
-  const std::byte* data() const { return static_cast<const std::byte*>(packed_.get_data_handle()); }
-  bool has_bias() const { return !bias_.empty(); }
-  const std::byte* bias() const { return has_bias() ? reinterpret_cast<const std::byte*>(bias_.data()) : nullptr; }
-
- private:
-  dnnl::memory packed_;      // [inputs, outputs] for oneDNN
-  std::vector<float> bias_;  // [outputs], or nothing
-};
 
 /// rows, inputs, outputs, type of the output, accumulate, bias.
 using ProductKey = std::tuple<std::int64_t, std::int64_t, std::int64_t, DataType, bool, bool>;
@@ -44,10 +30,12 @@ bool is_dense(const ConstView& view) { return view.rows == 1 || view.stride == v
 }  // namespace
 
 struct Gemm::State {
-  State(int thread_count, DataType type) : threads(thread_count), product_type(cpu::product_type(type)) {}
+  State(int thread_count, DataType type, std::shared_ptr<NodeMemory> shared)
+      : threads(thread_count), product_type(cpu::product_type(type)), node(std::move(shared)) {}
 
   int threads;
   DataType product_type;
+  std::shared_ptr<NodeMemory> node;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
   std::map<ProductKey, Product> products;
@@ -65,7 +53,7 @@ Product& Gemm::State::product(const ProductKey& key, const PackedWeight& weight)
   if (products.size() >= kept_products) products.clear();
   const auto& [rows, inputs, outputs, out_type, accumulate, bias] = key;
   const ProductShape shape{.left = dense(product_type, rows, inputs),
-                           .right = weight.layout(),
+                           .right = weight.layout().description(),
                            .out = dense(out_type, rows, outputs),
                            .accumulate = accumulate,
                            .bias = bias};
@@ -79,41 +67,47 @@ void Gemm::State::convert_rows(ConstView source, View destination) const {
   }
 }
 
-Gemm::Gemm(int threads, DataType compute_type) : state_(std::make_unique<State>(threads, compute_type)) {}
+Gemm::Gemm(int threads, DataType compute_type, std::shared_ptr<NodeMemory> node)
+    : state_(std::make_unique<State>(threads, compute_type, std::move(node))) {}
 
 Gemm::~Gemm() = default;
 
 std::unique_ptr<Weight> Gemm::pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) {
-  const ScopedThreads scope(state_->threads);
-  const DataType type = state_->product_type;
-  const std::int64_t inputs = stacked.front().columns;
   std::int64_t outputs = 0;
   for (const ConstView& part : stacked) outputs += part.rows;
+  const PackedLayout layout(state_->product_type, outputs, stacked.front().columns);
+  auto memory = std::make_shared<const Buffer>(allocate_host_memory(PackedWeight::bytes_for(layout, !biases.empty())));
+  auto* const data = memory->data();
+  auto weight = std::make_unique<PackedWeight>(layout, !biases.empty(), std::move(memory), data);
+  weight->fill(state_->threads, stacked, biases);
+  return weight;
+}
 
-  std::vector<std::byte> rows(static_cast<std::size_t>(outputs * inputs) * size_of(type));
-  View plain{rows.data(), type, Space::host, outputs, inputs, inputs};
-  std::int64_t first = 0;
-  for (const ConstView& part : stacked) {
-    state_->convert_rows(part, plain.row_range(first, part.rows));
-    first += part.rows;
+std::vector<ReservedWeight> Gemm::reserve(std::span<const WeightShape> shapes) {
+  std::vector<PackedLayout> layouts;
+  std::size_t bytes = 0;
+  for (const auto& [outputs, inputs, bias] : shapes) {
+    bytes += PackedWeight::bytes_for(layouts.emplace_back(state_->product_type, outputs, inputs), bias);
   }
-
-  std::vector<float> bias;
-  for (const ConstView& part : biases) {
-    bias.resize(bias.size() + static_cast<std::size_t>(part.columns));
-    auto* const end = reinterpret_cast<std::byte*>(bias.data() + bias.size());
-    convert(part.row(0), part.type, end - part.columns * static_cast<std::int64_t>(sizeof(float)), DataType::f32,
-            part.columns);
+  NodeMemory* const node = state_->node.get();
+  const auto memory = std::make_shared<const Buffer>(node == nullptr ? allocate_host_memory(bytes)
+                                                                     : node->allocate(bytes, available_host_memory()));
+  std::vector<std::size_t> filled_by(node == nullptr ? 1 : static_cast<std::size_t>(node->size()));  // bytes a rank
+  const auto own = filled_by.begin() + (node == nullptr ? 0 : node->rank());
+  std::vector<ReservedWeight> weights;
+  std::byte* data = memory->data();
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    const std::size_t size = PackedWeight::bytes_for(layouts[i], shapes[i].bias);
+    const auto least = std::min_element(filled_by.begin(), filled_by.end());
+    *least += size;
+    weights.push_back({std::make_unique<PackedWeight>(layouts[i], shapes[i].bias, memory, data), least == own});
+    data += size;
   }
+  return weights;
+}
 
-  const ProductShape representative{.left = dense(type, packed_for_rows, inputs),
-                                    .right = any_matrix(type, inputs, outputs),
-                                    .out = dense(type, packed_for_rows, outputs),
-                                    .bias = !bias.empty()};
-  dnnl::memory source(transposed(type, inputs, outputs), state_->engine, rows.data());
-  dnnl::memory packed(plan(state_->engine, representative).weights_desc(), state_->engine);
-  dnnl::reorder(source, packed).execute(state_->stream, source, packed);
-  return std::make_unique<PackedWeight>(outputs, inputs, std::move(packed), std::move(bias));
+void Gemm::fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) const {
+  dynamic_cast<PackedWeight&>(weight).fill(state_->threads, stacked, biases);
 }
 
 void Gemm::linear(ConstView x, const Weight& weight, View out, bool accumulate) {
@@ -133,9 +127,10 @@ void Gemm::linear(ConstView x, const Weight& weight, View out, bool accumulate) 
     if (accumulate) state_->convert_rows(out, target);
   }
   Product& product =
-      state_->product({x.rows, x.columns, out.columns, target.type, accumulate, packed.has_bias()}, packed);
+      state_->product({x.rows, x.columns, out.columns, target.type, accumulate, packed.bias() != nullptr}, packed);
   product.run(state_->stream, x.data, packed.data(), target.data,
-              state_->product_scratch.reserve(product.scratch_bytes()), packed.bias());
+              state_->product_scratch.reserve(product.scratch_bytes()),
+              reinterpret_cast<const std::byte*>(packed.bias()));
   if (!direct) state_->convert_rows(target, out);
 }
 

@@ -24,6 +24,11 @@ APB_VECTORIZED void store_scaled(const float* x, float factor, int count, Elemen
   for (int i = 0; i < count; ++i) out[i] = from_float<Element>(x[i] * factor);
 }
 
+APB_VECTORIZED void blend(const float* x, float x_weight, int count, float sum_weight, float* sum) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) sum[i] = sum_weight * sum[i] + x_weight * x[i];
+}
+
 /// Columns merged at a time: a head's, as a rule.
 constexpr int merged_columns = 128;
 
@@ -57,6 +62,24 @@ void merge(int threads, const HeadShape& shape, std::span<const PartialAttention
                       std::min(merged_columns, shape.head_dim - column), row_of<Element>(out, row));
       }
     });
+  });
+}
+
+void add_partial(int threads, const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) {
+  for_each_index(threads, output.rows * shape.heads, [&](std::int64_t index) {
+    const std::int64_t row = index / shape.heads;
+    const auto head = static_cast<int>(index % shape.heads);
+    const float added = row_of<float>(partial.log_sum_exp, row)[head];
+    if (added == minus_infinity) return;
+    float& running = row_of<float>(log_sum_exp, row)[head];
+    const float largest = std::max(running, added);
+    const float running_weight = std::exp(running - largest);
+    const float added_weight = std::exp(added - largest);
+    const float sum = running_weight + added_weight;
+    const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(head) * shape.head_dim;
+    blend(row_of<float>(partial.output, row) + column, added_weight / sum, shape.head_dim, running_weight / sum,
+          row_of<float>(output, row) + column);
+    running = largest + std::log(sum);
   });
 }
 

@@ -19,11 +19,11 @@ dnnl::memory::data_type dnnl_type(DataType type) {
   }
 }
 
-bool has_fast_bf16() {
+bool is_fast_with_blocked_weights(DataType type) {
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  const auto square = any_matrix(DataType::bf16, 64, 64);
+  const auto square = dense(type, 64, 64);
   try {
-    const std::string_view name = plan(engine, {square, square, square}).impl_info_str();
+    const std::string_view name = plan(engine, {square, blocked_weight(type, 64, 64), square}).impl_info_str();
     return name.starts_with("brg");
   } catch (const dnnl::error&) {
     return false;
@@ -32,20 +32,14 @@ bool has_fast_bf16() {
 
 }  // namespace
 
-std::byte* Scratch::reserve(std::size_t bytes) {
-  if (bytes > bytes_) {
-    data_.reset();
-    bytes_ = 0;
-    data_ = std::unique_ptr<std::byte[], Release>(new (alignment) std::byte[bytes]);
-    bytes_ = bytes;
-    std::memset(data_.get(), 0, bytes);
-  }
-  return data_.get();
+bool has_blocked_products(DataType type) {
+  static const bool with_bf16 = is_fast_with_blocked_weights(DataType::bf16);
+  static const bool with_f32 = is_fast_with_blocked_weights(DataType::f32);
+  return type == DataType::bf16 ? with_bf16 : with_f32;
 }
 
 DataType product_type(DataType compute_type) {
-  static const bool fast_bf16 = has_fast_bf16();
-  return compute_type == DataType::bf16 && fast_bf16 ? DataType::bf16 : DataType::f32;
+  return compute_type == DataType::bf16 && has_blocked_products(DataType::bf16) ? DataType::bf16 : DataType::f32;
 }
 
 dnnl::memory::desc dense(DataType type, std::int64_t rows, std::int64_t columns) {
@@ -56,8 +50,10 @@ dnnl::memory::desc transposed(DataType type, std::int64_t rows, std::int64_t col
   return {dnnl::memory::dims{rows, columns}, dnnl_type(type), dnnl::memory::format_tag::ba};
 }
 
-dnnl::memory::desc any_matrix(DataType type, std::int64_t rows, std::int64_t columns) {
-  return {dnnl::memory::dims{rows, columns}, dnnl_type(type), dnnl::memory::format_tag::any};
+dnnl::memory::desc blocked_weight(DataType type, std::int64_t rows, std::int64_t columns) {
+  using Tag = dnnl::memory::format_tag;
+  const Tag tag = type == DataType::bf16 ? Tag::BA16a64b2a : Tag::BA16a64b;
+  return {dnnl::memory::dims{rows, columns}, dnnl_type(type), tag};
 }
 
 dnnl::matmul::primitive_desc plan(const dnnl::engine& engine, const ProductShape& shape) {

@@ -6,9 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <dnnl.hpp>
-#include <memory>
-#include <new>
 
+#include "cpu/scratch.hpp"
 #include "device/view.hpp"
 
 namespace apb::cpu {
@@ -25,21 +24,8 @@ class ScopedThreads {
   int saved_;
 };
 
-/// Work space that only grows; zero when new, so that no NaN comes from nowhere.
-class Scratch {
- public:
-  /// At least this many bytes; what was in there is lost when it grows.
-  std::byte* reserve(std::size_t bytes);
-  std::byte* data() const { return data_.get(); }
-
- private:
-  static constexpr std::align_val_t alignment{64};
-  struct Release {
-    void operator()(std::byte* data) const { operator delete[](data, alignment); }
-  };
-  std::unique_ptr<std::byte[], Release> data_;
-  std::size_t bytes_ = 0;
-};
+/// Whether oneDNN's fast products take weights of this type as blocked_weight lays them out; if not, theirs is plain.
+bool has_blocked_products(DataType type);
 
 /// The type that products of `compute_type` are computed in: f32 also for bf16 where the processor has no bf16
 /// instructions, and oneDNN only a slow reference.
@@ -52,8 +38,9 @@ dnnl::memory::desc dense(DataType type, std::int64_t rows, std::int64_t columns)
 /// A matrix [rows, columns], one column after the other.
 dnnl::memory::desc transposed(DataType type, std::int64_t rows, std::int64_t columns);
 
-/// A matrix [rows, columns] in the layout that oneDNN likes best.
-dnnl::memory::desc any_matrix(DataType type, std::int64_t rows, std::int64_t columns);
+/// A matrix [rows, columns] in strips of 64 columns, words of 32 bits along the rows, 16 words to a block (filled up
+/// with zeros): what oneDNN chooses itself for weights on processors with AVX-512 or AMX.
+dnnl::memory::desc blocked_weight(DataType type, std::int64_t rows, std::int64_t columns);
 
 struct ProductShape {
   dnnl::memory::desc left;   // [m, k]

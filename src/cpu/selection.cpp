@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <functional>
@@ -15,7 +16,7 @@
 namespace apb::cpu {
 namespace {
 
-/// Keys that one thread scores at a time.
+/// Keys that one thread scores at a time: whole tiles.
 constexpr std::int64_t score_chunk = 256;
 
 template <typename Element>
@@ -24,16 +25,25 @@ APB_VECTORIZED void add_row(const Element* x, int count, float* sum) {
   for (int i = 0; i < count; ++i) sum[i] += to_float(x[i]);
 }
 
-/// scores[t * stride] = mean . keys[t], keys [tokens, head_dim].
+/// scores[t * stride] = mean . keys[t] for `tokens` tokens whose keys begin at a tile; mean f32 [head_dim].
 template <typename Element>
 APB_VECTORIZED void score_keys(const Element* keys, const float* mean, std::int64_t tokens, int head_dim, float* scores,
                                std::int64_t stride) {
-  for (std::int64_t token = 0; token < tokens; ++token) {
-    float sum = 0.0F;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < head_dim; ++i) sum += mean[i] * to_float(keys[i]);
-    scores[token * stride] = sum;
-    keys += head_dim;
+  constexpr int pack = numbers_in_word<Element>;
+  for (std::int64_t first = 0; first < tokens; first += tile_words) {
+    std::array<float, tile_words> sums{};
+    for (int i = 0; i < head_dim; i += pack) {
+#pragma omp simd
+      for (int token = 0; token < tile_words; ++token) {
+        for (int part = 0; part < pack; ++part)
+          sums[static_cast<std::size_t>(token)] += mean[i + part] * to_float(keys[token * pack + part]);
+      }
+      keys += tile_words * pack;
+    }
+    const std::int64_t count = std::min<std::int64_t>(tile_words, tokens - first);
+    for (std::int64_t token = 0; token < count; ++token) {
+      scores[(first + token) * stride] = sums[static_cast<std::size_t>(token)];
+    }
   }
 }
 
@@ -91,9 +101,9 @@ void score_similarity(int threads, const HeadShape& shape, DataType type, ConstV
     for_each_index(threads, chunks * shape.kv_heads, [&](std::int64_t index) {
       const auto head = static_cast<int>(index / chunks);
       const std::int64_t first = index % chunks * score_chunk;
-      score_keys(keys_of<Element>(keys.slot, shape.head_dim, head) + first * shape.head_dim, row_of<float>(mean, head),
-                 std::min(score_chunk, scores.rows - first), shape.head_dim, row_of<float>(scores, first) + head,
-                 scores.stride);
+      score_keys(HeadLayout<Element>(keys.slot, shape.head_dim, head).keys() + first * shape.head_dim,
+                 row_of<float>(mean, head), std::min(score_chunk, scores.rows - first), shape.head_dim,
+                 row_of<float>(scores, first) + head, scores.stride);
     });
   });
 }

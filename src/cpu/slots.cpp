@@ -13,95 +13,103 @@
 namespace apb::cpu {
 namespace {
 
-/// `heads` heads of a row, one behind the other.
+/// Where a head's numbers go: one behind the other, or into the slot's tiles.
 template <typename Element>
-struct Heads {
-  const Element* data;
-  int heads;
-  int head_dim;
+struct Dense {
+  Element* data;
+  Element& operator()(int dimension) const { return data[dimension]; }
+};
+template <typename Element>
+struct KeyOf {
+  HeadLayout<Element> layout;
+  std::int64_t token;
+  Element& operator()(int dimension) const { return layout.key(token, dimension); }
 };
 
-/// Turns the heads by the angles whose head_dim / 2 cosines and as many sines are given; in out they are `out_stride`
-/// elements apart.
-template <typename Element>
-APB_VECTORIZED void rotate_heads(const Heads<Element>& from, const float* angles, Element* out,
-                                 std::size_t out_stride) {
-  const int half = from.head_dim / 2;
+/// out = x turned by the angles whose head_dim / 2 cosines and as many sines are given.
+template <typename Element, typename Out>
+APB_VECTORIZED void rotate_head(const Element* x, int head_dim, const float* angles, Out out) {
+  const int half = head_dim / 2;
   const float* sines = angles + half;
-  const Element* x = from.data;
-  for (int head = 0; head < from.heads; ++head) {
 #pragma omp simd
-    for (int i = 0; i < half; ++i) {
-      const float low = to_float(x[i]);
-      const float high = to_float(x[i + half]);
-      out[i] = from_float<Element>(low * angles[i] - high * sines[i]);
-      out[i + half] = from_float<Element>(high * angles[i] + low * sines[i]);
-    }
-    x += from.head_dim;
-    out += out_stride;
+  for (int i = 0; i < half; ++i) {
+    const float low = to_float(x[i]);
+    const float high = to_float(x[i + half]);
+    out(i) = from_float<Element>(low * angles[i] - high * sines[i]);
+    out(i + half) = from_float<Element>(high * angles[i] + low * sines[i]);
   }
 }
 
-/// The same after x / rms(x) * norm of each head.
-template <typename Element>
-APB_VECTORIZED void normalise_and_rotate_heads(const Heads<Element>& from, const float* norm, float epsilon,
-                                               const float* angles, Element* out, std::size_t out_stride) {
-  const int half = from.head_dim / 2;
+/// The same after x / rms(x) * norm.
+template <typename Element, typename Out>
+APB_VECTORIZED void normalise_and_rotate_head(const Element* x, int head_dim, const float* norm, float epsilon,
+                                              const float* angles, Out out) {
+  const int half = head_dim / 2;
   const float* sines = angles + half;
-  const Element* x = from.data;
-  for (int head = 0; head < from.heads; ++head) {
-    float squares = 0.0F;
+  float squares = 0.0F;
 #pragma omp simd reduction(+ : squares)
-    for (int i = 0; i < from.head_dim; ++i) squares += to_float(x[i]) * to_float(x[i]);
-    const float scale = 1.0F / std::sqrt(squares / static_cast<float>(from.head_dim) + epsilon);
+  for (int i = 0; i < head_dim; ++i) squares += to_float(x[i]) * to_float(x[i]);
+  const float scale = 1.0F / std::sqrt(squares / static_cast<float>(head_dim) + epsilon);
 #pragma omp simd
-    for (int i = 0; i < half; ++i) {
-      const float low = to_float(x[i]) * scale * norm[i];
-      const float high = to_float(x[i + half]) * scale * norm[i + half];
-      out[i] = from_float<Element>(low * angles[i] - high * sines[i]);
-      out[i + half] = from_float<Element>(high * angles[i] + low * sines[i]);
-    }
-    x += from.head_dim;
-    out += out_stride;
+  for (int i = 0; i < half; ++i) {
+    const float low = to_float(x[i]) * scale * norm[i];
+    const float high = to_float(x[i + half]) * scale * norm[i + half];
+    out(i) = from_float<Element>(low * angles[i] - high * sines[i]);
+    out(i + half) = from_float<Element>(high * angles[i] + low * sines[i]);
   }
 }
 
-template <typename Element>
-void transform_heads(const Heads<Element>& from, const ConstView& norm, float epsilon, const float* angles,
-                     Element* out, std::size_t out_stride) {
+template <typename Element, typename Out>
+void transform_head(const Element* x, int head_dim, const ConstView& norm, float epsilon, const float* angles,
+                    Out out) {
   if (norm.empty()) {
-    rotate_heads(from, angles, out, out_stride);
+    rotate_head(x, head_dim, angles, out);
   } else {
-    normalise_and_rotate_heads(from, row_of<float>(norm, 0), epsilon, angles, out, out_stride);
+    normalise_and_rotate_head(x, head_dim, row_of<float>(norm, 0), epsilon, angles, out);
   }
 }
+
+/// First token of a tile behind `tokens` of them.
+std::int64_t tile_end(std::int64_t tokens) { return (tokens + key_tile - 1) / key_tile * key_tile; }
 
 /// Zeroes the values from `tokens` on to the end of the tile.
 template <typename Element>
 void clear_behind(const HeadShape& shape, const Slot& slot, std::int64_t tokens) {
-  const std::int64_t tile_end = (tokens + key_tile - 1) / key_tile * key_tile;
   for (int head = 0; head < shape.kv_heads; ++head) {
-    auto* values = values_of<Element>(slot, shape.head_dim, head);
-    std::fill(values + tokens * shape.head_dim, values + tile_end * shape.head_dim, Element{});
+    const HeadLayout<Element> layout(slot, shape.head_dim, head);
+    for (std::int64_t token = tokens; token < tile_end(tokens); ++token) {
+      for (int i = 0; i < shape.head_dim; ++i) layout.value(token, i) = Element{};
+    }
   }
 }
 
 template <typename Element>
 void store_row(const HeadShape& shape, const Element* qkv, const HeadNorms& norms, const float* angles,
                Element* query_out, const Slot& slot, std::int64_t token) {
+  const int head_dim = shape.head_dim;
   if (query_out != nullptr) {
-    transform_heads<Element>({qkv, shape.heads, shape.head_dim}, norms.query, norms.epsilon, angles, query_out,
-                             static_cast<std::size_t>(shape.head_dim));
+    for (int head = 0; head < shape.heads; ++head) {
+      transform_head(qkv + head * head_dim, head_dim, norms.query, norms.epsilon, angles,
+                     Dense<Element>{query_out + head * head_dim});
+    }
   }
-  const Element* key = qkv + shape.heads * shape.head_dim;
-  const Element* value = key + shape.kv_heads * shape.head_dim;
-  const std::int64_t at = token * shape.head_dim;
-  const auto head_to_head = 2 * static_cast<std::size_t>(slot.capacity) * static_cast<std::size_t>(shape.head_dim);
-  transform_heads<Element>({key, shape.kv_heads, shape.head_dim}, norms.key, norms.epsilon, angles,
-                           keys_of<Element>(slot, shape.head_dim, 0) + at, head_to_head);
+  const Element* keys = qkv + shape.heads * head_dim;
+  const Element* values = keys + shape.kv_heads * head_dim;
   for (int head = 0; head < shape.kv_heads; ++head) {
-    std::copy_n(value + head * shape.head_dim, shape.head_dim, values_of<Element>(slot, shape.head_dim, head) + at);
+    const HeadLayout<Element> layout(slot, head_dim, head);
+    transform_head(keys + head * head_dim, head_dim, norms.key, norms.epsilon, angles, KeyOf<Element>{layout, token});
+    for (int i = 0; i < head_dim; ++i) layout.value(token, i) = values[head * head_dim + i];
   }
+}
+
+/// body(token) for tokens [first, end), each tile's by one thread: neighbours share cache lines.
+template <typename Body>
+void for_each_token(int threads, std::int64_t first, std::int64_t end, const Body& body) {
+  const std::int64_t first_tile = first / key_tile;
+  for_each_index(threads, tile_end(end) / key_tile - first_tile, [&](std::int64_t index) {
+    const std::int64_t tile = (first_tile + index) * key_tile;
+    for (std::int64_t token = std::max(first, tile); token < std::min(end, tile + key_tile); ++token) body(token);
+  });
 }
 
 }  // namespace
@@ -109,9 +117,10 @@ void store_row(const HeadShape& shape, const Element* qkv, const HeadNorms& norm
 void rotate_and_store(int threads, const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
                       std::int64_t first_position, View query_out, Slot slot, int first_token) {
   with_element(qkv.type, [&]<typename Element>(Element) {
-    for_each_index(threads, qkv.rows, [&](std::int64_t row) {
+    for_each_token(threads, first_token, first_token + qkv.rows, [&](std::int64_t token) {
+      const std::int64_t row = token - first_token;
       store_row(shape, row_of<Element>(qkv, row), norms, row_of<float>(rotary, first_position + row),
-                query_out.empty() ? nullptr : row_of<Element>(query_out, row), slot, first_token + row);
+                query_out.empty() ? nullptr : row_of<Element>(query_out, row), slot, token);
     });
     clear_behind<Element>(shape, slot, first_token + qkv.rows);
   });
@@ -129,15 +138,16 @@ void gather(int threads, const HeadShape& shape, DataType type, SlotRange source
     }
   }
   with_element(type, [&]<typename Element>(Element) {
-    for_each_index(threads, positions.rows * positions.columns, [&](std::int64_t index) {
-      const auto head = static_cast<int>(index / positions.columns);
-      const std::int64_t to = index % positions.columns;
-      const std::int64_t from = row_of<std::int32_t>(positions, head)[to];
-      const int head_dim = shape.head_dim;
-      std::copy_n(keys_of<Element>(source.slot, head_dim, head) + from * head_dim, head_dim,
-                  keys_of<Element>(destination, head_dim, head) + to * head_dim);
-      std::copy_n(values_of<Element>(source.slot, head_dim, head) + from * head_dim, head_dim,
-                  values_of<Element>(destination, head_dim, head) + to * head_dim);
+    for_each_token(threads, 0, positions.columns, [&](std::int64_t to) {
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        const std::int64_t from = row_of<std::int32_t>(positions, head)[to];
+        const HeadLayout<Element> of_source(source.slot, shape.head_dim, head);
+        const HeadLayout<Element> of_destination(destination, shape.head_dim, head);
+        for (int i = 0; i < shape.head_dim; ++i) {
+          of_destination.key(to, i) = of_source.key(from, i);
+          of_destination.value(to, i) = of_source.value(from, i);
+        }
+      }
     });
     clear_behind<Element>(shape, destination, positions.columns);
   });

@@ -56,16 +56,31 @@ struct SlotRange {
 /// A weight matrix [outputs, inputs], and its bias where it has one, in the device's own layout.
 class Weight {
  public:
-  Weight(std::int64_t outputs, std::int64_t inputs) : outputs_(outputs), inputs_(inputs) {}
+  Weight(std::int64_t outputs, std::int64_t inputs, std::size_t bytes)
+      : outputs_(outputs), inputs_(inputs), bytes_(bytes) {}
   virtual ~Weight() = default;
   Weight(const Weight&) = delete;
   Weight& operator=(const Weight&) = delete;
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   std::int64_t outputs_;
   std::int64_t inputs_;
+  std::size_t bytes_;
+};
+
+struct WeightShape {
+  std::int64_t outputs = 0;
+  std::int64_t inputs = 0;
+  bool bias = false;
+};
+
+/// A weight whose values are still to come, from this rank or from another.
+struct ReservedWeight {
+  std::unique_ptr<Weight> weight;
+  bool filled_here = false;
 };
 
 /// softmax(Q K^T / sqrt(head_dim)) V over the keys that a row sees: all of `visible`, then `causal` up to itself.
@@ -92,6 +107,14 @@ struct RandomScoreKey {
   std::uint64_t layer = 0;
 };
 
+/// The most that a device was seen to do, all its threads together; 0 where it cannot be measured.
+struct Peaks {
+  double flops_per_second = 0.0;  // products of matrices in the compute type, nothing loaded
+  double bytes_per_second = 0.0;  // reading memory
+  double clock_hertz = 0.0;       // of a core, while it did that
+  std::string instructions{};     // what the operations were measured with
+};
+
 class Device {
  public:
   Device() = default;
@@ -115,6 +138,13 @@ class Device {
   /// Packs the matrices [outputs_i, inputs] (host memory; f32, bf16 or f16), stacked along the outputs, in that order.
   /// `biases`: none, or one [1, outputs_i] for each matrix, of the same types.
   virtual std::unique_ptr<Weight> pack(std::span<const ConstView> stacked, std::span<const ConstView> biases) = 0;
+  /// Room for weights of which a node holds one copy, shared by its ranks. Collective over them, with the same shapes:
+  /// all throw Error when there is not enough, and nothing may have failed on one of them alone. One rank fills each
+  /// weight; none uses any before all ranks have come through a collective operation behind that. (A device that its
+  /// ranks cannot share gives each its own: one rank reads for all, or each for itself.)
+  virtual std::vector<ReservedWeight> reserve_weights(std::span<const WeightShape> shapes) = 0;
+  /// Packs into a weight that is `filled_here`, as pack does.
+  virtual void fill(Weight& weight, std::span<const ConstView> stacked, std::span<const ConstView> biases) = 0;
   virtual std::size_t slot_bytes(int capacity, const HeadShape& shape) const = 0;
   /// Copies host memory to the device, converting the type; the source may be reused on return.
   virtual void upload(ConstView source, View destination) = 0;
@@ -130,10 +160,13 @@ class Device {
   virtual void mark(Phase phase) = 0;
   /// Seconds per phase since the last call; after synchronize().
   virtual PhaseSeconds take_phase_seconds() = 0;
+  /// Measures what the device can do, in about a second; `bytes` (less where memory is short) are read over and over.
+  /// Ranks that share a host call it together, so that each sees its share.
+  virtual Peaks measure_peaks(std::size_t bytes) = 0;
 
   // --- operations -----------------------------------------------------------------------------------------------
-  /// out[i] (f32 [rows, hidden]) = table[tokens[i]]; tokens i32 [rows, 1], table [vocabulary, hidden] compute type.
-  virtual void embed(ConstView tokens, ConstView table, View out) = 0;
+  /// out[i] (f32 [rows, hidden]) = table[tokens[i]]; tokens i32 [rows, 1], table [vocabulary, hidden].
+  virtual void embed(ConstView tokens, const Weight& table, View out) = 0;
   /// out = x / rms(x) * weight; x f32 [rows, hidden], weight f32 [1, hidden], out [rows, hidden].
   virtual void rms_norm(ConstView x, ConstView weight, float epsilon, View out) = 0;
   /// out [rows, outputs] (compute type or f32) = x [rows, inputs] weight^T + bias, or += with accumulate (f32 only).
@@ -149,6 +182,10 @@ class Device {
   virtual void attention(const AttentionArguments& arguments) = 0;
   /// Merges partial outputs over disjoint keys by their log-sum-exp, in the order given; out [rows, heads * head_dim].
   virtual void merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) = 0;
+  /// Merges one more partial output, over further keys, into `output` and `log_sum_exp`, in place.
+  virtual void add_partial(const HeadShape& shape, const PartialAttention& partial, View output, View log_sum_exp) = 0;
+  /// destination = source, of the same type and shape; they do not overlap.
+  virtual void copy(ConstView source, View destination) = 0;
   /// x = silu(x), in place.
   virtual void silu(View x) = 0;
   /// out [rows, columns] = silu(gate) * up of gate_up [rows, 2 columns] = (gate, up).

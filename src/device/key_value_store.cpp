@@ -16,8 +16,17 @@ KeyValueStore::KeyValueStore(Device& device, const HeadShape& shape, int layers,
 }
 
 Slot KeyValueStore::slot(int layer, int region) const {
+  return slot_in(buffer_.data() + static_cast<std::size_t>(layer) * layer_bytes_, region);
+}
+
+View KeyValueStore::layer(int layer) const {
+  return buffer_.view(DataType::i32, 1, static_cast<std::int64_t>(layer_bytes_ / size_of(DataType::i32)),
+                      static_cast<std::size_t>(layer) * layer_bytes_);
+}
+
+Slot KeyValueStore::slot_in(std::byte* data, int region) const {
   const auto index = static_cast<std::size_t>(region);
-  return {buffer_.data() + static_cast<std::size_t>(layer) * layer_bytes_ + offsets_.at(index), capacities_.at(index)};
+  return {data + offsets_.at(index), capacities_.at(index)};
 }
 
 }  // namespace apb

@@ -14,6 +14,9 @@ class KeyValueStore {
   KeyValueStore(Device& device, const HeadShape& shape, int layers, std::span<const int> capacities);
 
   Slot slot(int layer, int region) const;
+  /// A layer's memory as one row of 4-byte elements, and a region's slot in a copy of one that begins at `data`.
+  View layer(int layer) const;
+  Slot slot_in(std::byte* data, int region) const;
   std::size_t bytes() const { return buffer_.bytes(); }
 
  private:

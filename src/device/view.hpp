@@ -14,6 +14,11 @@ enum class Space { host, device };
 
 constexpr std::size_t size_of(DataType type) { return type == DataType::f32 || type == DataType::i32 ? 4 : 2; }
 
+/// Bytes of a contiguous rows x columns view.
+constexpr std::size_t view_bytes(DataType type, std::int64_t rows, std::int64_t columns) {
+  return static_cast<std::size_t>(rows * columns) * size_of(type);
+}
+
 /// Read-only rows x columns of one type; `stride` elements from row to row.
 struct ConstView {
   const std::byte* data = nullptr;
@@ -29,6 +34,8 @@ struct ConstView {
   }
   /// Rows [first, first + count).
   ConstView row_range(std::int64_t first, std::int64_t count) const;
+  /// Columns [first, first + count).
+  ConstView column_range(std::int64_t first, std::int64_t count) const;
 };
 
 /// The same, writable.
@@ -44,6 +51,8 @@ struct View {
   std::byte* row(std::int64_t index) const { return data + static_cast<std::size_t>(index * stride) * size_of(type); }
   /// Rows [first, first + count).
   View row_range(std::int64_t first, std::int64_t count) const;
+  /// Columns [first, first + count).
+  View column_range(std::int64_t first, std::int64_t count) const;
   operator ConstView() const { return {data, type, space, rows, columns, stride}; }
 };
 

@@ -8,7 +8,8 @@
 
 namespace apb {
 
-/// Index, row after row, of the first element that is NaN or infinite; `values` is dense and f32, bf16 or f16.
-std::optional<std::int64_t> first_not_finite(const ConstView& values);
+/// Index, row after row, of the first element that is NaN or infinite; `values` is dense and f32, bf16 or f16. Looked
+/// for by `threads` threads.
+std::optional<std::int64_t> first_not_finite(const ConstView& values, int threads = 1);
 
 }  // namespace apb

@@ -1,13 +1,12 @@
 // The weights of a decoder-only transformer on a device.
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <vector>
 
 #include "device/device.hpp"
 #include "model/config.hpp"
-#include "model/safetensors.hpp"
+#include "model/weight_source.hpp"
 
 namespace apb {
 
@@ -30,19 +29,23 @@ struct RetainingHead {
 
 struct Model {
   ModelConfig config{};
-  Buffer embedding{};  // [vocabulary, hidden], compute type
+  std::unique_ptr<Weight> embedding{};  // [vocabulary, hidden]
   std::vector<LayerWeights> layers{};
   Buffer final_norm{};                           // f32 [1, hidden]
-  std::unique_ptr<Weight> head{};                // [vocabulary, hidden]; only where tokens are chosen
+  const Weight* head = nullptr;                  // [vocabulary, hidden]; only where tokens are chosen
+  std::unique_ptr<Weight> own_head{};            // where it is not the embedding
   std::vector<RetainingHead> retaining_heads{};  // one a layer, or none
 };
 
-/// Reads the checkpoint onto the device. Throws Error that names the tensor when one is missing, has another shape,
-/// or holds NaN or infinity.
-Model load_model(Device& device, const ModelConfig& config, const Checkpoint& checkpoint, bool with_head);
+/// Bytes of all weight matrices.
+std::size_t weight_bytes(const Model& model);
 
-/// Reads `model.layers.N.self_attn.fc1.weight` and `.fc2.weight` for every layer, or throws Error.
-std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config,
-                                                const Checkpoint& checkpoint);
+/// Reads the weights onto the device. Throws Error that names the tensor when one is missing, has another shape,
+/// or holds NaN or infinity. Ranks of a node read different parts: collective as Device::reserve_weights is, and the
+/// weights are whole when all ranks have returned.
+Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head);
+
+/// Reads `model.layers.N.self_attn.fc1.weight` and `.fc2.weight` for every layer, in the same way.
+std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config, const WeightSource& source);
 
 }  // namespace apb

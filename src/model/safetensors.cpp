@@ -61,6 +61,14 @@ MappedFile map_read_only(const Path& file) {
   return {{static_cast<const std::byte*>(memory), [memory, size](const std::byte*) { ::munmap(memory, size); }}, size};
 }
 
+/// Takes the whole pages of a part of a mapped file out of this process's memory; they stay in the host's cache.
+void drop_pages(const std::byte* data, std::size_t bytes) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 std::size_t header_length(const Path& file, std::span<const std::byte> bytes) {
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), length_bytes);
@@ -194,33 +202,33 @@ Checkpoint::Tensors Checkpoint::map_file(const Path& file) {
 
   Tensors tensors;
   for (auto& entry : entries) {
-    tensors[entry.name] = {file.string(), std::move(entry.type), std::move(entry.shape), data.data() + entry.begin};
+    tensors[entry.name] = {
+        file.string(), std::move(entry.type), std::move(entry.shape), {mapped.data, data.data() + entry.begin}};
   }
-  mapped_files_.push_back(mapped.data);
   return tensors;
 }
 
-Checkpoint Checkpoint::open_file(const Path& file) {
-  Checkpoint checkpoint(file.string());
-  checkpoint.tensors_ = checkpoint.map_file(file);
+Checkpoint Checkpoint::open_file(const Path& file, int threads) {
+  Checkpoint checkpoint(file.string(), threads);
+  checkpoint.tensors_ = map_file(file);
   return checkpoint;
 }
 
-Checkpoint Checkpoint::open(const Path& model_folder) {
+Checkpoint Checkpoint::open(const Path& model_folder, int threads) {
   const auto single = model_folder / "model.safetensors";
   const auto index = model_folder / "model.safetensors.index.json";
-  if (std::filesystem::exists(single)) return open_file(single);
+  if (std::filesystem::exists(single)) return open_file(single, threads);
   if (!std::filesystem::exists(index)) {
     fail("{}: has neither model.safetensors nor model.safetensors.index.json", model_folder.string());
   }
-  Checkpoint checkpoint(model_folder.string());
+  Checkpoint checkpoint(model_folder.string(), threads);
   std::map<std::string, Tensors> shards;
   for (const auto& [name, shard] : read_weight_map(index)) {
     const auto file = model_folder / shard;
     if (!std::filesystem::exists(file)) {
       fail("{}: is missing, but {} names it for tensor \"{}\"", file.string(), index.string(), name);
     }
-    if (!shards.contains(shard)) shards[shard] = checkpoint.map_file(file);
+    if (!shards.contains(shard)) shards[shard] = map_file(file);
     const auto found = shards[shard].find(name);
     if (found == shards[shard].end()) {
       fail("{}: has no tensor \"{}\", but {} says so", file.string(), name, index.string());
@@ -242,7 +250,7 @@ std::int64_t Checkpoint::rows(std::string_view name) const {
   return tensor.shape[0];
 }
 
-ConstView Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int64_t columns) const {
+HostMatrix Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int64_t columns) const {
   const Tensor& tensor = find(name);
   const bool is_row = rows == 1 && tensor.shape == std::vector{columns};
   if (!is_row && tensor.shape != std::vector{rows, columns}) {
@@ -253,16 +261,17 @@ ConstView Checkpoint::tensor(std::string_view name, std::int64_t rows, std::int6
   if (!type) {
     fail("{}: tensor \"{}\" has dtype {}, supported: BF16, F16, F32", tensor.file, name, tensor.type);
   }
-  if (reinterpret_cast<std::uintptr_t>(tensor.data) % size_of(*type) != 0) {
+  if (reinterpret_cast<std::uintptr_t>(tensor.data.get()) % size_of(*type) != 0) {
     fail("{}: tensor \"{}\" is not aligned for {}; save the file again with a current safetensors library", tensor.file,
          name, tensor.type);
   }
-  const ConstView view{tensor.data, *type, Space::host, rows, columns, columns};
-  if (const auto index = first_not_finite(view)) {
+  const ConstView view{tensor.data.get(), *type, Space::host, rows, columns, columns};
+  if (const auto index = first_not_finite(view, threads_)) {
     fail("{}: tensor \"{}\" has NaN or infinity at [{}, {}]; the file is damaged, fetch it again", tensor.file, name,
          *index / columns, *index % columns);
   }
-  return view;
+  const std::size_t bytes = static_cast<std::size_t>(rows * columns) * size_of(*type);
+  return {view, {tensor.data.get(), [file = tensor.data, bytes](const std::byte* data) { drop_pages(data, bytes); }}};
 }
 
 }  // namespace apb

@@ -8,6 +8,10 @@
 
 namespace apb {
 
+namespace h5 {
+class File;
+}
+
 /// Which context positions were passed on, [layers, blocks, kv_heads, p], -1 where nothing.
 struct SelectionRecord {
   int layers = 0;
@@ -67,6 +71,9 @@ struct Results {
   SavedArrays saved;
   std::vector<ResultRow> rows;
 };
+
+/// The attributes of the group `run`.
+void write_run(h5::File& file, const RunInfo& info);
 
 /// Writes a complete results file, in one step: it is there whole or not at all (see replace_file). Rows are padded
 /// to the largest number of ranks, blocks and passing tokens. Each row's logits are freed once they are in the file.

@@ -47,19 +47,6 @@ void check_row(const ResultRow& row, const SavedArrays& saved) {
           "selection is layers x blocks x kv_heads x p");
 }
 
-void write_run(h5::File& file, const RunInfo& info) {
-  file.create_group("run");
-  file.set_attribute("run", "version", info.version);
-  file.set_attribute("run", "command_line", info.command_line);
-  file.set_attribute("run", "options", info.options);
-  file.set_attribute("run", "model", info.model);
-  file.set_attribute("run", "ranks", info.ranks);
-  file.set_attribute("run", "hosts", info.hosts);
-  file.set_attribute("run", "devices", info.devices);
-  file.set_attribute("run", "dtype", info.dtype);
-  file.set_attribute("run", "start_time", info.start_time);
-}
-
 void write_documents(h5::File& file, const Rows& rows) {
   const auto status = [](const ResultRow& row) { return std::string(row.ok ? "ok" : "failed"); };
   file.create_group("documents");
@@ -162,6 +149,19 @@ void write_selection(h5::File& file, const Rows& rows) {
 }
 
 }  // namespace
+
+void write_run(h5::File& file, const RunInfo& info) {
+  file.create_group("run");
+  file.set_attribute("run", "version", info.version);
+  file.set_attribute("run", "command_line", info.command_line);
+  file.set_attribute("run", "options", info.options);
+  file.set_attribute("run", "model", info.model);
+  file.set_attribute("run", "ranks", info.ranks);
+  file.set_attribute("run", "hosts", info.hosts);
+  file.set_attribute("run", "devices", info.devices);
+  file.set_attribute("run", "dtype", info.dtype);
+  file.set_attribute("run", "start_time", info.start_time);
+}
 
 void write_results(const std::filesystem::path& path, const RunInfo& info, std::vector<ResultRow> rows,
                    const SavedArrays& saved) {

@@ -85,16 +85,20 @@ class ErrorTest(ProgramTest):
                           "shape")
 
     def test_nan_among_the_weights(self):
-        def poison(folder):
-            for shard in folder.glob("*.safetensors"):
-                data = bytearray(shard.read_bytes())
-                start = 8 + struct.unpack("<Q", data[:8])[0]
-                tensor = json.loads(data[8:start]).get("model.layers.2.mlp.down_proj.weight")
-                if tensor:
-                    struct.pack_into("<f", data, start + tensor["data_offsets"][1] - 4, math.nan)
-                    shard.write_bytes(data)
-        self.assert_fails(self.run_apb(model=self.damaged_model(poison)), 3, "model.layers.2.mlp.down_proj.weight",
-                          "NaN", ".safetensors")
+        # On a node each tensor is read by one rank: whichever it is, all end.
+        for tensor in ("model.embed_tokens", "model.layers.1.self_attn.v_proj", "model.layers.2.mlp.down_proj"):
+            def poison(folder, name=tensor + ".weight"):
+                for shard in folder.glob("*.safetensors"):
+                    data = bytearray(shard.read_bytes())
+                    start = 8 + struct.unpack("<Q", data[:8])[0]
+                    found = json.loads(data[8:start]).get(name)
+                    if found:
+                        struct.pack_into("<f", data, start + found["data_offsets"][1] - 4, math.nan)
+                        shard.write_bytes(data)
+            with self.subTest(tensor=tensor):
+                model = self.damaged_model(poison)
+                self.assert_fails(self.run_apb(model=model), 3, tensor, "NaN", ".safetensors")
+                shutil.rmtree(model)
 
     def test_unknown_rope_scaling(self):
         model = self.change_config(rope_scaling={"rope_type": "longrope", "factor": 4})

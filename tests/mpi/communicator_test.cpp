@@ -30,6 +30,37 @@ TEST_F(CommunicatorTest, AllGatherBringsEveryPartToItsPlace) {
   }
 }
 
+TEST_F(CommunicatorTest, AllToAllDealsOutTheParts) {
+  for (const int part : {1, 5, 1003}) {
+    const int count = world_.size() * part;
+    const Buffer send = device_->allocate(static_cast<std::size_t>(count) * 4);
+    const Buffer receive = device_->allocate(static_cast<std::size_t>(count) * 4);
+    auto* sent = reinterpret_cast<std::int32_t*>(send.data());
+    auto* received = reinterpret_cast<std::int32_t*>(receive.data());
+    std::fill_n(received, count, -1);
+    for (int i = 0; i < count; ++i) sent[i] = 100000 * world_.rank() + i;
+    device_->wait_for(world_.start_all_to_all(*device_, send.view(DataType::i32, world_.size(), part),
+                                              receive.view(DataType::i32, world_.size(), part)));
+    device_->synchronize();
+    for (int i = 0; i < count; ++i) EXPECT_EQ(received[i], 100000 * (i / part) + world_.rank() * part + i % part);
+  }
+}
+
+TEST_F(CommunicatorTest, ShiftsGoAllTheWayAround) {
+  const int part = 777;
+  const std::array<Buffer, 2> buffers = {device_->allocate(part * 4), device_->allocate(part * 4)};
+  std::fill_n(reinterpret_cast<std::int32_t*>(buffers[0].data()), part, world_.rank());
+  for (int step = 1; step <= world_.size(); ++step) {
+    const auto& from = buffers.at(static_cast<std::size_t>((step + 1) % 2));
+    const auto& to = buffers.at(static_cast<std::size_t>(step % 2));
+    device_->wait_for(world_.start_shift(*device_, from.view(DataType::i32, 1, part), to.view(DataType::i32, 1, part)));
+    device_->synchronize();
+    const auto* values = reinterpret_cast<const std::int32_t*>(to.data());
+    for (int i = 0; i < part; ++i)
+      ASSERT_EQ(values[i], (world_.rank() + world_.size() - step % world_.size()) % world_.size());
+  }
+}
+
 TEST_F(CommunicatorTest, AllGatherRefusesPartsThatAreNotOneARank) {
   const Buffer buffer = device_->allocate(4096);
   EXPECT_THROW(world_.start_all_gather(*device_, buffer.view(DataType::i32, world_.size() + 1, 2)),

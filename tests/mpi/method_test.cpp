@@ -9,10 +9,13 @@
 #include "compare.hpp"
 #include "context/forward.hpp"
 #include "context/generate.hpp"
+#include "context/methods/ulysses.hpp"
 #include "context/partition.hpp"
 #include "cpu/cpu_device.hpp"
 #include "deferred_device.hpp"
+#include "error.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "reference.hpp"
 #include "temporary_folder.hpp"
 #include "tiny_model.hpp"
@@ -29,6 +32,7 @@ struct Case {
   int query = 0;
   int prefix = 0;
   int further = 0;  // tokens of a further question
+  bool overlap = false;
 };
 
 /// What the ranks made of a case; logits and tokens on rank 0, selection of this rank's blocks.
@@ -69,6 +73,7 @@ class MethodFixture : public testing::Test {
     model_ = load_model(device(), config, Checkpoint::open(folder_.path() / "model"), world_.rank() == 0);
     model_.retaining_heads =
         load_retaining_heads(device(), config, Checkpoint::open_file(folder_.path() / "heads.safetensors"));
+    world_.max(0);                     // ranks of a node have loaded parts of what they share
     model_.config.eos_tokens.clear();  // as many tokens as asked for
   }
 
@@ -95,7 +100,8 @@ class MethodFixture : public testing::Test {
                      .partition = outcome.partition,
                      .options = one.options,
                      .document = document_hash,
-                     .keep_selection = true});
+                     .keep_selection = true,
+                     .overlap = one.overlap});
     outcome.answer = generate(device(), world_, model_, forward, context, query, new_tokens, true);
     if (outcome.partition.method == Method::apb) outcome.selection = forward.selection();
     return outcome;
@@ -104,7 +110,7 @@ class MethodFixture : public testing::Test {
   static reference::MethodOptions reference_options(const Partition& partition, const MethodOptions& options) {
     const std::array compressors = {reference::Compressor::retaining_heads, reference::Compressor::query_similarity,
                                     reference::Compressor::random, reference::Compressor::recent};
-    return {.full = partition.method == Method::full,
+    return {.full = partition.method != Method::apb && partition.method != Method::star,
             .blocks = partition.block_count(),
             .anchor_length = partition.anchor_length,
             .passing_length = partition.passing_length,
@@ -158,7 +164,8 @@ class MethodFixture : public testing::Test {
 
   TemporaryFolder folder_;
   MpiCommunicator world_{MPI_COMM_WORLD};
-  std::unique_ptr<Device> direct_ = make_cpu_device({.threads = 1, .compute_type = DataType::f32});
+  std::unique_ptr<Device> direct_ =
+      make_cpu_device({.threads = 1, .compute_type = DataType::f32, .node = world_.node_memory()});
   std::unique_ptr<DeferredDevice> deferred_;
   TinyModel tiny_;
   Model model_;
@@ -178,7 +185,10 @@ class FamilyTest : public MethodFixture, public testing::WithParamInterface<std:
 };
 
 TEST_P(FamilyTest, EqualsTheReference) {
-  check({.options = {.method = Method::full}, .context = 153, .query = 5});
+  for (const auto method : {Method::full, Method::ring, Method::ulysses}) {
+    if (method == Method::ulysses && tiny_.heads % world_.size() != 0) continue;
+    check({.options = {.method = method}, .context = 153, .query = 5});
+  }
   for (const auto compressor : {CompressorKind::retaining_heads, CompressorKind::query_similarity,
                                 CompressorKind::random, CompressorKind::recent}) {
     check({.options = {.blocks = 2 * world_.size(), .compressor = compressor, .seed = 3},
@@ -191,6 +201,48 @@ TEST_P(FamilyTest, EqualsTheReference) {
 TEST_P(MethodTest, FullEqualsTheReference) {
   for (const int context : {1, 2, 33, 157})
     check({.options = {.method = Method::full}, .context = context, .query = 5});
+}
+
+TEST_P(MethodTest, OverlapChangesNothingButTheOrder) {
+  for (const auto method : {Method::apb, Method::full, Method::star}) {
+    for (const auto placement : {AnchorPlacement::sharded, AnchorPlacement::replicated}) {
+      check({.options = {.method = method, .anchor_placement = placement},
+             .context = 331 * world_.size(),
+             .query = 7,
+             .prefix = 3,
+             .overlap = true});
+    }
+  }
+}
+
+TEST_P(MethodTest, RingEqualsTheReference) {
+  for (const int context : {1, 2, 33, 157})
+    check({.options = {.method = Method::ring}, .context = context, .query = 5});
+  check({.options = {.method = Method::ring, .blocks = 3 * world_.size()}, .context = 203, .query = 1});
+  check({.options = {.method = Method::ring}, .context = 600 * world_.size(), .query = 4});
+}
+
+TEST_P(MethodTest, UlyssesEqualsTheReference) {
+  if (tiny_.heads % world_.size() != 0) {
+    EXPECT_THROW(ulysses_share(model_.config.head_shape(), world_.size()), Error);
+    return;
+  }
+  for (const int context : {1, 2, 33, 157})
+    check({.options = {.method = Method::ulysses}, .context = context, .query = 5});
+  check({.options = {.method = Method::ulysses, .blocks = 2 * world_.size()}, .context = 203, .query = 1});
+  check({.options = {.method = Method::ulysses}, .context = 600 * world_.size(), .query = 4});
+}
+
+TEST_P(MethodTest, StarEqualsTheSimulation) {
+  for (const auto placement : {AnchorPlacement::sharded, AnchorPlacement::replicated}) {
+    for (const int blocks : {world_.size(), 2 * world_.size()}) {
+      check({.options = {.method = Method::star, .blocks = blocks, .anchor_placement = placement},
+             .context = 211,
+             .query = 7,
+             .prefix = 3});
+    }
+  }
+  for (const int context : {1, 3, 40}) check({.options = {.method = Method::star}, .context = context, .query = 5});
 }
 
 TEST_P(MethodTest, ApbEqualsTheSimulationForEveryNumberOfBlocks) {
@@ -279,7 +331,8 @@ TEST_P(MethodTest, DocumentsTooShortForTheirRanks) {
 TEST_P(MethodTest, OneQueryToken) { check({.context = 150, .query = 1, .prefix = 1}); }
 
 TEST_P(MethodTest, FurtherQuestionsSeeTheSameCache) {
-  for (const auto method : {Method::apb, Method::full}) {
+  for (const auto method : {Method::apb, Method::full, Method::ring, Method::ulysses, Method::star}) {
+    if (method == Method::ulysses && tiny_.heads % world_.size() != 0) continue;
     for (const int length : {1, 3, 11}) {
       const Case one{.options = {.method = method}, .context = 231, .query = 5, .prefix = 2, .further = length};
       const Partition partition = partition_of(one);

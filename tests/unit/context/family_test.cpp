@@ -12,6 +12,7 @@
 #include "context/partition.hpp"
 #include "cpu/cpu_device.hpp"
 #include "model/model.hpp"
+#include "model/safetensors.hpp"
 #include "temporary_folder.hpp"
 #include "tiny_model.hpp"
 

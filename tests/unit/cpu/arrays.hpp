@@ -94,6 +94,13 @@ inline Matrix random_matrix(Device& device, DataType type, std::int64_t rows, st
   return filled(device, type, rows, columns, random_numbers(rows * columns, scale, seed));
 }
 
+/// The matrix as a weight of its own.
+inline std::unique_ptr<Weight> pack_matrix(Device& device, const Matrix& matrix) {
+  ConstView source = matrix.view;
+  source.space = Space::host;
+  return device.pack({&source, 1}, {});
+}
+
 /// body(device) on one thread and on two, which must agree in every bit; returns what both say.
 template <typename Body>
 Numbers on_one_and_two_threads(DataType type, const Body& body) {

@@ -55,10 +55,7 @@ class Program {
                                           {hidden, shape.query_columns()},
                                           {2 * inner, hidden},
                                           {hidden, inner}}) {
-      const Numbers numbers = random_numbers(std::int64_t{outputs} * inputs, 0.3, 99);
-      const std::vector<float> values(numbers.begin(), numbers.end());
-      const ConstView matrix = host_view(values.data(), outputs, inputs);
-      weights_.push_back(device.pack(std::span(&matrix, 1), {}));
+      weights_.push_back(packed(outputs, inputs));
     }
     for (const auto& operation : operations_) operation();
   }
@@ -82,6 +79,12 @@ class Program {
   }
 
  private:
+  std::unique_ptr<Weight> packed(int outputs, int inputs) {
+    const Numbers numbers = random_numbers(std::int64_t{outputs} * inputs, 0.3, 99);
+    const std::vector<float> values(numbers.begin(), numbers.end());
+    const ConstView matrix = host_view(values.data(), outputs, inputs);
+    return device_.pack(std::span(&matrix, 1), {});
+  }
   Matrix random(DataType type, std::int64_t matrix_rows, std::int64_t columns) {
     return random_matrix(device_, type, matrix_rows, columns, 1.0, seed_++);
   }
@@ -123,7 +126,7 @@ class Program {
   std::vector<float> downloaded_ = std::vector<float>(std::size_t{rows} * hidden);
 
   Matrix tokens_ = filled(device_, DataType::i32, rows, 1, {3, 1, 0, 4, 2, 2, 1});
-  Matrix table_ = random(type_, 5, hidden);
+  std::unique_ptr<Weight> table_ = packed(5, hidden);
   Matrix norm_ = random(DataType::f32, 1, hidden);
   Matrix rotary_ = random(DataType::f32, capacity, shape.head_dim);
   Matrix residual_ = empty(DataType::f32, rows, hidden);
@@ -144,7 +147,7 @@ class Program {
   std::array<PartialAttention, 2> partials_ = {{{output_a_.view, lse_a_.view}, {output_b_.view, lse_b_.view}}};
 
   std::vector<std::function<void()>> operations_ = {
-      [this] { device_.embed(tokens_.view, table_.view, residual_.view); },
+      [this] { device_.embed(tokens_.view, *table_, residual_.view); },
       [this] { device_.rms_norm(residual_.view, norm_.view, 0.1F, normed_.view); },
       [this] { device_.linear(normed_.view, *weights_[0], qkv_.view, false); },
       [this] { store(); },

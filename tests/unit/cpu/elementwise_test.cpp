@@ -44,10 +44,10 @@ TEST(Embed, TakesTheTokensRows) {
       const Numbers tokens = {5, 0, 12, 5, 3};
       const Numbers table = random_numbers(13 * width, 2.0, 1);
       const Numbers out = on_one_and_two_threads(type, [&, type = type](Device& device) {
-        const Matrix rows = filled(device, type, 13, width, table);
+        const auto rows = pack_matrix(device, filled(device, type, 13, width, table));
         const Matrix ids = filled(device, DataType::i32, 5, 1, tokens);
         const Matrix result = poisoned(device, DataType::f32, 5, width);
-        device.embed(ids.view, rows.view, result.view);
+        device.embed(ids.view, *rows, result.view);
         return read(result.view);
       });
       Numbers expected;
@@ -62,11 +62,11 @@ TEST(Embed, TakesTheTokensRows) {
 
 TEST(Embed, RefusesATokenOutsideTheTable) {
   const auto device = make_cpu_device({.threads = 1, .compute_type = DataType::f32});
-  const Matrix table = random_matrix(*device, DataType::f32, 13, 8, 1.0, 1);
+  const auto table = pack_matrix(*device, random_matrix(*device, DataType::f32, 13, 8, 1.0, 1));
   for (const double token : {-1.0, 13.0}) {
     const Matrix tokens = filled(*device, DataType::i32, 1, 1, {token});
     const Matrix out = poisoned(*device, DataType::f32, 1, 8);
-    EXPECT_THROW(device->embed(tokens.view, table.view, out.view), std::invalid_argument);
+    EXPECT_THROW(device->embed(tokens.view, *table, out.view), std::invalid_argument);
   }
 }
 

@@ -32,12 +32,6 @@ Numbers product(const Numbers& x, const Numbers& weight, const Sizes& sizes) {
   return result;
 }
 
-std::unique_ptr<Weight> pack(Device& device, const Matrix& matrix) {
-  ConstView source = matrix.view;
-  source.space = Space::host;
-  return device.pack({&source, 1}, {});
-}
-
 class GemmTest : public testing::TestWithParam<Sizes> {
  protected:
   static void expect_product(DataType type, DataType out_type, int threads, double tolerance) {
@@ -46,7 +40,7 @@ class GemmTest : public testing::TestWithParam<Sizes> {
     const Matrix weight = random_matrix(*device, type, sizes.outputs, sizes.inputs, 1.0, 1);
     const Matrix x = random_matrix(*device, type, sizes.rows, sizes.inputs, 1.0, 2);
     const Matrix out = poisoned(*device, out_type, sizes.rows, sizes.outputs);
-    const auto packed = pack(*device, weight);
+    const auto packed = pack_matrix(*device, weight);
     EXPECT_EQ(packed->inputs(), sizes.inputs);
     EXPECT_EQ(packed->outputs(), sizes.outputs);
     device->linear(x.view, *packed, out.view, false);
@@ -77,7 +71,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
 TEST(Gemm, OneWeightServesAllRowCounts) {
   const auto device = make_cpu_device({.threads = 2, .compute_type = DataType::bf16});
   const Matrix weight = random_matrix(*device, DataType::bf16, 130, 70, 1.0, 1);
-  const auto packed = pack(*device, weight);
+  const auto packed = pack_matrix(*device, weight);
   for (const std::int64_t rows : {1, 2, 5, 16, 33, 512, 700, 1}) {
     const Matrix x = random_matrix(*device, DataType::bf16, rows, 70, 1.0, static_cast<unsigned>(rows));
     const Matrix out = poisoned(*device, DataType::f32, rows, 130);
@@ -96,7 +90,7 @@ TEST(Gemm, Accumulates) {
     Numbers expected = product(read(x.view), read(weight.view), {9, 50, 40});
     const Numbers before = read(out.view);
     for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += before[i];
-    device->linear(x.view, *pack(*device, weight), out.view, true);
+    device->linear(x.view, *pack_matrix(*device, weight), out.view, true);
     device->synchronize();
     EXPECT_CLOSE(read(out.view), expected, 2e-6);
   }
@@ -177,7 +171,7 @@ TEST(Gemm, StacksAndConvertsWeights) {
 
 TEST(Gemm, NoRowsAreNoWork) {
   const auto device = make_cpu_device({.threads = 1, .compute_type = DataType::f32});
-  const auto packed = pack(*device, random_matrix(*device, DataType::f32, 2, 2, 1.0, 1));
+  const auto packed = pack_matrix(*device, random_matrix(*device, DataType::f32, 2, 2, 1.0, 1));
   EXPECT_NO_THROW(device->linear(poisoned(*device, DataType::f32, 0, 2).view, *packed,
                                  poisoned(*device, DataType::f32, 0, 2).view, false));
 }

@@ -76,6 +76,36 @@ TEST(Merge, MatchesDoublePrecision) {
   }
 }
 
+TEST(AddPartial, OneAfterTheOtherIsTheMerge) {
+  const HeadShape shape{4, 2, 37};
+  for (const std::int64_t rows : {1, 9}) {
+    auto shares = random_shares(shape, rows, 4, 6.0);
+    shares[0].log_sum_exp[1] = shares[2].log_sum_exp[1] = -infinity;  // seen by some
+    for (auto& share : shares) share.log_sum_exp[3] = -infinity;      // seen by none
+    for (std::size_t i = 0; i < 37; ++i) shares[0].output[3 * 37 + i] = 0.0;
+    const auto out = on_one_and_two_threads(DataType::bf16, [&](Device& device) {
+      const Matrix output = filled(device, DataType::f32, rows, shape.query_columns(), shares[0].output);
+      const Matrix log_sum_exp = filled(device, DataType::f32, rows, shape.heads, shares[0].log_sum_exp);
+      for (std::size_t i = 1; i < shares.size(); ++i) {
+        const Matrix more = filled(device, DataType::f32, rows, shape.query_columns(), shares[i].output);
+        const Matrix its = filled(device, DataType::f32, rows, shape.heads, shares[i].log_sum_exp);
+        device.add_partial(shape, {more.view, its.view}, output.view, log_sum_exp.view);
+      }
+      Numbers result = read(output.view);
+      const Numbers sums = read(log_sum_exp.view);
+      result.insert(result.end(), sums.begin(), sums.end());
+      return result;
+    });
+    const auto outputs = static_cast<std::ptrdiff_t>(rows * shape.query_columns());
+    EXPECT_CLOSE(Numbers(out.begin(), out.begin() + outputs), expected_merge(shape, rows, shares), 1e-6);
+    for (std::int64_t i = 0; i < rows * shape.heads; ++i) {
+      double sum = 0.0;
+      for (const auto& share : shares) sum += std::exp(share.log_sum_exp[static_cast<std::size_t>(i)]);
+      EXPECT_NEAR(std::exp(out[static_cast<std::size_t>(outputs + i)]), sum, 1e-5 * sum);
+    }
+  }
+}
+
 TEST(Merge, IsSafeForLargeLogSumExp) {
   const HeadShape shape{2, 1, 8};
   auto shares = random_shares(shape, 3, 3, 1000.0);

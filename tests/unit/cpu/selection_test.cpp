@@ -9,6 +9,8 @@
 
 #include "arrays.hpp"
 #include "compare.hpp"
+#include "cpu/key_value_layout.hpp"
+#include "cpu/rows.hpp"
 
 namespace apb {
 namespace {
@@ -55,15 +57,19 @@ TEST(ScoreSimilarity, IsTheDotProductWithEachKey) {
         const Slot slot{memory.data(), capacity};
         const Numbers mean_values = read(mean.view);
         expected.assign(static_cast<std::size_t>(2 * tokens), 0.0);
-        for (int head = 0; head < 2; ++head) {
-          for (int token = 0; token < tokens; ++token) {
-            std::byte* key = slot.data + static_cast<std::size_t>((2 * head * capacity + token) * 40) * size_of(type);
-            std::memcpy(key, keys.view.row(head * capacity + token), 40 * size_of(type));
-            const Numbers numbers = read_elements(key, type, 40);
-            expected[static_cast<std::size_t>(2 * token + head)] =
-                std::inner_product(numbers.begin(), numbers.end(), mean_values.begin() + head * 40, 0.0);
+        cpu::with_element(type, [&]<typename Element>(Element) {
+          for (int head = 0; head < 2; ++head) {
+            const cpu::HeadLayout<Element> layout(slot, 40, head);
+            for (int token = 0; token < tokens; ++token) {
+              const auto* key = cpu::row_of<Element>(keys.view, head * capacity + token);
+              double& dot = expected[static_cast<std::size_t>(2 * token + head)];
+              for (int i = 0; i < 40; ++i) {
+                layout.key(token, i) = key[i];
+                dot += double{cpu::to_float(key[i])} * mean_values[static_cast<std::size_t>(head * 40 + i)];
+              }
+            }
           }
-        }
+        });
         const Matrix out = poisoned(device, DataType::f32, tokens, 2);
         device.score_similarity(shape, mean.view, {slot, tokens}, out.view);
         return read(out.view);

@@ -6,6 +6,8 @@
 
 #include "arrays.hpp"
 #include "compare.hpp"
+#include "cpu/key_value_layout.hpp"
+#include "cpu/rows.hpp"
 
 namespace apb {
 namespace {
@@ -43,9 +45,40 @@ enum class Part { keys, values };
 
 /// The keys or values of tokens [first, first + count) of one KV head.
 Numbers read_slot(const Slot& slot, const HeadShape& shape, DataType type, Part part, int head, int first, int count) {
-  const std::int64_t row = (2 * head + (part == Part::values ? 1 : 0)) * slot.capacity + first;
-  return read_elements(slot.data + static_cast<std::size_t>(row * shape.head_dim) * size_of(type), type,
-                       std::int64_t{count} * shape.head_dim);
+  Numbers result;
+  cpu::with_element(type, [&]<typename Element>(Element) {
+    const cpu::HeadLayout<Element> layout(slot, shape.head_dim, head);
+    for (int token = first; token < first + count; ++token) {
+      for (int i = 0; i < shape.head_dim; ++i) {
+        result.push_back(cpu::to_float(part == Part::keys ? layout.key(token, i) : layout.value(token, i)));
+      }
+    }
+  });
+  return result;
+}
+
+/// Every element of a slot has one place, and there are no others but the values that fill up a tile.
+TEST(KeyValueLayout, HasOnePlaceForEverything) {
+  for (const auto& [type, tolerance] : type_cases) {
+    for (const int head_dim : {8, 16, 34, 64}) {
+      const HeadShape shape{3, 3, head_dim};
+      std::vector<std::byte> memory(cpu::slot_bytes(64, shape, type));
+      cpu::with_element(type, [&]<typename Element>(Element) {
+        std::vector<int> found(memory.size() / sizeof(Element));
+        const auto mark = [&](const Element& element) {
+          ++found.at(static_cast<std::size_t>(&element - reinterpret_cast<Element*>(memory.data())));
+        };
+        for (int head = 0; head < 3; ++head) {
+          const cpu::HeadLayout<Element> layout({memory.data(), 64}, head_dim, head);
+          for (int token = 0; token < 64; ++token) {
+            for (int i = 0; i < head_dim; ++i) mark(layout.key(token, i));
+            for (int i = 0; i < cpu::value_width(head_dim); ++i) mark(layout.value(token, i));
+          }
+        }
+        EXPECT_EQ(found, std::vector<int>(found.size(), 1));
+      });
+    }
+  }
 }
 
 /// A head's numbers after RoPE at `position`, in double precision.
@@ -215,7 +248,8 @@ TEST(Gather, CopiesEachHeadsTokens) {
     Numbers expected;
     const Numbers out = on_one_and_two_threads(type, [&](Device& device) {
       const TestSlot source = poisoned_slot(device, 96, shape);
-      const Matrix numbers = random_matrix(device, type, 1, 2 * 2 * 96 * 24, 3.0, 4);
+      const auto elements = static_cast<std::int64_t>(source.memory.bytes() / size_of(type));
+      const Matrix numbers = random_matrix(device, type, 1, elements, 3.0, 4);
       std::memcpy(source.slot.data, numbers.view.data, source.memory.bytes());
       const TestSlot destination = poisoned_slot(device, 96, shape);
       device.gather(shape, {source.slot, 90}, filled(device, DataType::i32, 2, count, positions).view,

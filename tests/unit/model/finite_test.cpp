@@ -73,7 +73,7 @@ TEST(Finite, ACheckpointNamesTheTensor) {
   file.append(reinterpret_cast<const char*>(data.data()), data.size());
   folder.write("model.safetensors", file);
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
-  EXPECT_EQ(checkpoint.tensor("good", 1, 2).columns, 2);
+  EXPECT_EQ(checkpoint.tensor("good", 1, 2).view.columns, 2);
   expect_error([&] { checkpoint.tensor("bad", 2, 5); }, {"model.safetensors", "\"bad\"", "NaN or infinity", "[1, 2]"});
 }
 

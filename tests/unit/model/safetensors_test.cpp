@@ -82,18 +82,18 @@ TEST_F(SafetensorsTest, ReadsEveryTypeBitByBit) {
       folder_.write("odd.safetensors", file_of(header, bytes_of(floats) + bytes_of(halves) + bytes_of(brains)));
   const Checkpoint checkpoint = Checkpoint::open_file(file);
 
-  const ConstView wide = checkpoint.tensor("wide", 2, 4);
+  const ConstView wide = checkpoint.tensor("wide", 2, 4).view;
   EXPECT_EQ(wide.type, DataType::f32);
   EXPECT_EQ(wide.space, Space::host);
   EXPECT_EQ(wide.rows, 2);
   EXPECT_EQ(wide.columns, 4);
   EXPECT_EQ(wide.stride, 4);
   EXPECT_EQ(bytes_of(wide), bytes_of(floats));
-  EXPECT_EQ(checkpoint.tensor("half", 5, 3).type, DataType::f16);
-  EXPECT_EQ(bytes_of(checkpoint.tensor("half", 5, 3)), bytes_of(halves));
-  EXPECT_EQ(checkpoint.tensor("brain", 1, 7).type, DataType::bf16);
-  EXPECT_EQ(bytes_of(checkpoint.tensor("brain", 1, 7)), bytes_of(brains));
-  EXPECT_TRUE(checkpoint.tensor("empty", 0, 3).empty());
+  EXPECT_EQ(checkpoint.tensor("half", 5, 3).view.type, DataType::f16);
+  EXPECT_EQ(bytes_of(checkpoint.tensor("half", 5, 3).view), bytes_of(halves));
+  EXPECT_EQ(checkpoint.tensor("brain", 1, 7).view.type, DataType::bf16);
+  EXPECT_EQ(bytes_of(checkpoint.tensor("brain", 1, 7).view), bytes_of(brains));
+  EXPECT_TRUE(checkpoint.tensor("empty", 0, 3).view.empty());
   EXPECT_EQ(checkpoint.rows("half"), 5);
   EXPECT_TRUE(checkpoint.contains("half"));
   EXPECT_FALSE(checkpoint.contains("halves"));
@@ -109,7 +109,7 @@ TEST_F(SafetensorsTest, ReadsAModelFolderWholeOrInShards) {
     const Checkpoint checkpoint = std::move(opened);  // views follow the checkpoint
     for (const auto& [name, shape] : tensor_shapes(model)) {
       const auto rows = shape.size() == 2 ? static_cast<std::int64_t>(shape[0]) : 1;
-      const auto view = checkpoint.tensor(name, rows, static_cast<std::int64_t>(shape.back()));
+      const auto view = checkpoint.tensor(name, rows, static_cast<std::int64_t>(shape.back())).view;
       EXPECT_EQ(bytes_of(view), bytes_of(model.tensor(name))) << name;
     }
   }
@@ -131,7 +131,7 @@ TEST_F(SafetensorsTest, OtherTypesAreAnErrorOnlyWhenAskedFor) {
   const json header = {{"ids", entry("I64", {1}, 0, 8)}, {"weight", entry("F32", {1}, 8, 12)}};
   const auto file = folder_.write("types.safetensors", file_of(header, std::string(12, '\0')));
   const Checkpoint checkpoint = Checkpoint::open_file(file);
-  EXPECT_EQ(checkpoint.tensor("weight", 1, 1).rows, 1);
+  EXPECT_EQ(checkpoint.tensor("weight", 1, 1).view.rows, 1);
   expect_error([&] { checkpoint.tensor("ids", 1, 1); }, {file.string(), "\"ids\"", "I64", "BF16, F16, F32"});
 }
 
@@ -140,7 +140,7 @@ TEST_F(SafetensorsTest, DataThatIsNotAligned) {
   header.resize((header.size() + 7) / 8 * 8 + 2, ' ');
   const auto even = folder_.write("even.safetensors", file_of_header(header, "1234ab"));
   const Checkpoint checkpoint = Checkpoint::open_file(even);
-  EXPECT_EQ(bytes_of(checkpoint.tensor("brain", 1, 1)), "ab");
+  EXPECT_EQ(bytes_of(checkpoint.tensor("brain", 1, 1).view), "ab");
   expect_error([&] { checkpoint.tensor("wide", 1, 1); }, {even.string(), "\"wide\"", "aligned", "F32"});
 
   const auto odd = folder_.write("odd.safetensors", file_of_header(header + " ", "1234ab"));
@@ -193,8 +193,8 @@ TEST_F(SafetensorsTest, FoldersWithoutWeights) {
 TEST_F(SafetensorsTest, IndexOfShards) {
   write_shards({{"a", "one.safetensors"}, {"b", "two.safetensors"}});
   const Checkpoint checkpoint = Checkpoint::open(folder_.path());
-  EXPECT_EQ(bytes_of(checkpoint.tensor("a", 2, 3)), std::string(24, 'a'));
-  EXPECT_EQ(bytes_of(checkpoint.tensor("b", 1, 1)), "bB");
+  EXPECT_EQ(bytes_of(checkpoint.tensor("a", 2, 3).view), std::string(24, 'a'));
+  EXPECT_EQ(bytes_of(checkpoint.tensor("b", 1, 1).view), "bB");
   expect_error([&] { checkpoint.tensor("c", 1, 1); }, {folder_.path().string(), "\"c\"", "missing"});
 }
 

@@ -1,0 +1,412 @@
+// Attention by AMX's products of bf16 tiles. To be included behind `#pragma GCC target`, with Tiles from an unnamed
+// namespace: the processor's, or in tests a software one.
+//
+// 16 rows at a time go over the keys of a run, in units of 32 keys. Products and softmax are one stream of
+// instructions, so that the tile unit and the vector units work side by side: while the scores of one unit are
+// computed, those of the one before become weights. With a head_dim of 64 the sums stay in four tiles for the whole
+// run, and the weights of the unit before that one are multiplied in the same stream. With 128 they would need all
+// eight tiles: there the weights of the whole run are computed first, then multiplied with one half of the values and
+// the other.
+//
+// There is no pass for the largest score: weights are relative to a reference that the first keys set. Where a later
+// score is so much larger that its weight might overflow, the reference rises and the run is done again.
+#pragma once
+
+#include <immintrin.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "cpu/attention/kernel.hpp"
+#include "cpu/bf16.hpp"
+#include "cpu/key_value_layout.hpp"
+
+namespace apb::cpu {
+
+/// Tiles: load<tile>(source, bytes from row to row), zero<tile>(), store<tile>(target, bytes from row to row),
+/// multiply<sum, left, right>().
+/// Exponential: see below.
+template <typename Tiles, typename Exponential, int head_dim, bool fused>
+class AmxKernel {
+ public:
+  static void attend(const StackedRows& rows, const KeySegment& segment) {
+    Tiles tiles;
+    for (int row = 0; row < rows.rows; row += tile_rows) AmxKernel(tiles, rows, segment, row).run();
+  }
+
+ private:
+  static constexpr int tile_rows = 16;
+  static constexpr int unit_keys = 32;
+  static constexpr int key_tiles = head_dim / 32;    // of 16 keys
+  static constexpr int value_tiles = head_dim / 16;  // of 32 keys
+  static constexpr int tile_elements = 512;          // bf16 numbers
+  static constexpr int most_units = fused ? 2 : 64 * 1024 / head_dim / unit_keys;
+
+  AmxKernel(Tiles& tiles, const StackedRows& rows, const KeySegment& segment, int row)
+      : tiles_(tiles),
+        segment_(segment),
+        row_(row),
+        last_row_(std::min(row + tile_rows, rows.rows) - 1),
+        group_(rows.group),
+        query_(reinterpret_cast<const Bf16*>(rows.query) + static_cast<std::ptrdiff_t>(row) * head_dim),
+        keys_(reinterpret_cast<const Bf16*>(segment.keys)),
+        values_(reinterpret_cast<const Bf16*>(segment.values)),
+        output_(rows.output + static_cast<std::ptrdiff_t>(row) * head_dim),
+        row_sums_(rows.sums + static_cast<std::ptrdiff_t>(row) * sum_lanes),
+        references_(rows.references + row),
+        scale_(rows.scale) {}
+
+  void run() {
+    const int seen = segment_.seen_by(last_row_ / group_);
+    if (seen == 0) return;
+    seen_by_all_ = segment_.seen_by(row_ / group_);
+    units_ = (seen + unit_keys - 1) / unit_keys;
+    load_query();
+    if (references_[0] == -infinity) raise_references(1);
+    if (add_run()) return;
+    raise_references(units_);
+    add_run(true);
+  }
+
+  /// Adds all units to output and sums; adds nothing and returns false where a reference is too low, unless `forced`.
+  bool add_run(bool forced = false) {
+    // On its own, so that it stays in registers.
+    Exponential exponential(scale_, forced);
+    for (int r = 0; r < tile_rows; ++r) {
+      offsets_[r] = Exponential::offset(references_[r]);
+      _mm512_store_ps(sums_ + r * sum_lanes, _mm512_loadu_ps(row_sums_ + r * sum_lanes));
+    }
+    if constexpr (fused) {
+      load_output<0>();
+      for (int i = 0; i < units_ + 2; ++i) fused_step(i, exponential);
+    } else {
+      for (int i = 0; i <= units_; ++i) step_by_phase(i, exponential);
+    }
+    if (!forced && !exponential.fits()) return false;
+    if constexpr (fused) {
+      store_output<0>();
+    } else {
+      multiply_values<0>();
+      if constexpr (head_dim == 128) multiply_values<4>();
+    }
+    for (int r = 0; r < tile_rows; ++r) {
+      _mm512_storeu_ps(row_sums_ + r * sum_lanes, _mm512_load_ps(sums_ + r * sum_lanes));
+    }
+    return true;
+  }
+
+  [[gnu::always_inline]] void fused_step(int i, Exponential& exponential) {
+    if (i >= 2 && i < units_) {
+      step<true, true, true>(i, exponential);
+    } else if (i < units_) {
+      i == 0 ? step<true, false, false>(i, exponential) : step<true, true, false>(i, exponential);
+    } else if (i == units_) {
+      i == 1 ? step<false, true, false>(i, exponential) : step<false, true, true>(i, exponential);
+    } else {
+      step<false, false, true>(i, exponential);
+    }
+  }
+
+  [[gnu::always_inline]] void step_by_phase(int i, Exponential& exponential) {
+    if (i == 0) {
+      step<true, false, false>(i, exponential);
+    } else if (i < units_) {
+      step<true, true, false>(i, exponential);
+    } else {
+      step<false, true, false>(i, exponential);
+    }
+  }
+
+  /// Scores of unit i, weights of unit i - 1, products with values of unit i - 2.
+  template <bool with_scores, bool with_weights, bool with_values>
+  [[gnu::always_inline]] void step(int i, Exponential& exponential) {
+    float* const scores = scores_of(i);
+    const Bf16* const keys = keys_ + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim;
+    // Rows to weigh behind each product, so that all are done with the last one.
+    constexpr int products = 2 * key_tiles + (fused ? value_tiles : 0);
+    constexpr int share = tile_rows / products;
+    const auto weigh = [&](int product) __attribute__((always_inline)) {
+      if constexpr (with_weights) {
+        for (int r = product * share; r < (product + 1) * share; ++r) weigh_row(i - 1, r, exponential);
+      }
+    };
+    const auto score_tile = [&](int half) __attribute__((always_inline)) {
+      if constexpr (with_scores) tiles_.template zero<score_tile_index>();
+      multiply_keys<with_scores>(
+          keys + half * key_tiles * tile_elements, [&](int part) __attribute__((always_inline)) {
+            weigh(half * key_tiles + part);
+          });
+      if constexpr (with_scores) tiles_.template store<score_tile_index>(scores + half * 256, 64);
+    };
+    score_tile(0);
+    score_tile(1);
+    if constexpr (fused) {
+      const Bf16* const values = values_ + static_cast<std::ptrdiff_t>(i - 2) * unit_keys * head_dim;
+      if constexpr (with_values) tiles_.template load<score_tile_index>(weights_of(i - 2), 64);
+      multiply_value<with_values, 0>(values);
+      weigh(2 * key_tiles);
+      multiply_value<with_values, 1>(values);
+      weigh(2 * key_tiles + 1);
+      multiply_value<with_values, 2>(values);
+      weigh(2 * key_tiles + 2);
+      multiply_value<with_values, 3>(values);
+      weigh(2 * key_tiles + 3);
+    }
+    if constexpr (with_scores) {
+      if ((i + 1) * unit_keys > seen_by_all_) hide_later_keys(i);
+    }
+  }
+
+  // Tiles: with fused steps sums 0..3, query 4 and 5, scores or weights 6, keys or values 7; else query 0..3, scores 4,
+  // keys 6 and 7 in turns, then sums 0..3, weights 4, values 6 and 7 in turns.
+  static constexpr int first_query = fused ? 4 : 0;
+  static constexpr int score_tile_index = fused ? 6 : 4;
+  static constexpr int right_of(int part) { return fused ? 7 : 6 + part % 2; }
+
+  void load_query() {
+    tiles_.template load<first_query>(query_, head_dim * 2);
+    tiles_.template load<first_query + 1>(query_ + 32, head_dim * 2);
+    if constexpr (key_tiles == 4) {
+      tiles_.template load<first_query + 2>(query_ + 64, head_dim * 2);
+      tiles_.template load<first_query + 3>(query_ + 96, head_dim * 2);
+    }
+  }
+
+  template <bool active, typename Between>
+  [[gnu::always_inline]] void multiply_keys(const Bf16* keys, Between between) {
+    multiply_key<active, 0>(keys);
+    between(0);
+    multiply_key<active, 1>(keys);
+    between(1);
+    if constexpr (key_tiles == 4) {
+      multiply_key<active, 2>(keys);
+      between(2);
+      multiply_key<active, 3>(keys);
+      between(3);
+    }
+  }
+  template <bool active, int part>
+  [[gnu::always_inline]] void multiply_key(const Bf16* keys) {
+    if constexpr (active) {
+      tiles_.template load<right_of(part)>(keys + part * tile_elements, 64);
+      tiles_.template multiply<score_tile_index, first_query + part, right_of(part)>();
+    }
+  }
+  template <bool active, int part>
+  [[gnu::always_inline]] void multiply_value(const Bf16* values) {
+    if constexpr (active) {
+      tiles_.template load<right_of(part)>(values + part * tile_elements, 64);
+      tiles_.template multiply<part, score_tile_index, right_of(part)>();
+    }
+  }
+
+  /// Output columns [16 first, 16 first + 64) += weights * values, for all units.
+  template <int first>
+  void multiply_values() {
+    load_output<first>();
+    for (int i = 0; i < units_; ++i) {
+      const Bf16* const values =
+          values_ + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim + first * tile_elements;
+      tiles_.template load<score_tile_index>(weights_of(i), 64);
+      multiply_value<true, 0>(values);
+      multiply_value<true, 1>(values);
+      multiply_value<true, 2>(values);
+      multiply_value<true, 3>(values);
+    }
+    store_output<first>();
+  }
+
+  template <int first>
+  void load_output() {
+    tiles_.template load<0>(output_ + first * 16, head_dim * 4);
+    tiles_.template load<1>(output_ + first * 16 + 16, head_dim * 4);
+    tiles_.template load<2>(output_ + first * 16 + 32, head_dim * 4);
+    tiles_.template load<3>(output_ + first * 16 + 48, head_dim * 4);
+  }
+  template <int first>
+  void store_output() {
+    tiles_.template store<0>(output_ + first * 16, head_dim * 4);
+    tiles_.template store<1>(output_ + first * 16 + 16, head_dim * 4);
+    tiles_.template store<2>(output_ + first * 16 + 32, head_dim * 4);
+    tiles_.template store<3>(output_ + first * 16 + 48, head_dim * 4);
+  }
+
+  // --- softmax ---------------------------------------------------------------------------------------------------
+  /// Scores of unit i: two tiles of 16 keys. Weights of unit i: one tile of 32.
+  float* scores_of(int i) { return scores_ + i % 2 * tile_elements; }
+  Bf16* weights_of(int i) { return weights_ + (fused ? i % 2 : i) * tile_elements; }
+
+  [[gnu::always_inline]] void weigh_row(int i, int r, Exponential& exponential) {
+    const float* const scores = scores_of(i) + r * 16;
+    const __m512i weights =
+        exponential.weigh(_mm512_load_ps(scores), _mm512_load_ps(scores + 256), _mm512_set1_ps(offsets_[r]));
+    _mm512_store_si512(weights_of(i) + r * unit_keys, weights);
+    const __m512bh ones = __builtin_bit_cast(__m512bh, _mm512_set1_epi32(0x3F803F80));
+    float* const sums = sums_ + r * sum_lanes;
+    _mm512_store_ps(sums, _mm512_dpbf16_ps(_mm512_load_ps(sums), __builtin_bit_cast(__m512bh, weights), ones));
+  }
+
+  [[gnu::noinline]] void hide_later_keys(int i) {
+    for (int r = 0; r < tile_rows; ++r) {
+      const int seen = segment_.seen_by(std::min(row_ + r, last_row_) / group_) - i * unit_keys;
+      const std::uint32_t hidden = seen >= unit_keys ? 0U : seen <= 0 ? ~0U : ~0U << static_cast<unsigned>(seen);
+      float* const scores = scores_of(i) + r * 16;
+      _mm512_mask_store_ps(scores, static_cast<__mmask16>(hidden), _mm512_set1_ps(-infinity));
+      _mm512_mask_store_ps(scores + 256, static_cast<__mmask16>(hidden >> 16U), _mm512_set1_ps(-infinity));
+    }
+  }
+
+  /// The largest score in the first `units` becomes the reference where it is larger; what the row has seen shrinks
+  /// accordingly. Scores that are no finite numbers leave a sum of NaN.
+  [[gnu::noinline]] void raise_references(int units) {
+    __m512 largest[tile_rows];
+    __m512 not_finite[tile_rows];  // 0 or NaN
+    for (int r = 0; r < tile_rows; ++r) {
+      largest[r] = _mm512_set1_ps(-infinity);
+      not_finite[r] = _mm512_setzero_ps();
+    }
+    Exponential unused(scale_, true);
+    for (int i = 0; i < units; ++i) {
+      step<true, false, false>(i, unused);
+      for (int r = 0; r < tile_rows; ++r) {
+        for (int half = 0; half < 2; ++half) {
+          const __m512 scores = _mm512_load_ps(scores_of(i) + half * 256 + r * 16);
+          largest[r] = _mm512_max_ps(scores, largest[r]);  // the second where the first is NaN
+          // NaN * 0, and infinity * 0, are NaN; hidden keys are -infinity.
+          const __mmask16 shown = _mm512_cmp_ps_mask(scores, _mm512_set1_ps(-infinity), _CMP_NEQ_UQ);
+          not_finite[r] = _mm512_mask3_fmadd_ps(scores, _mm512_setzero_ps(), not_finite[r], shown);
+        }
+      }
+    }
+    for (int r = 0; r < tile_rows; ++r) {
+      float* const sums = row_sums_ + r * sum_lanes;
+      const float found = _mm512_reduce_max_ps(largest[r]) * scale_;
+      const bool finite =
+          _mm512_reduce_add_ps(not_finite[r]) == 0.0F && std::abs(std::max(found, references_[r])) < infinity;
+      if (!finite) {
+        _mm512_storeu_ps(sums, _mm512_set1_ps(std::numeric_limits<float>::quiet_NaN()));
+        if (!(references_[r] > -infinity)) references_[r] = 0.0F;
+        continue;
+      }
+      if (found <= references_[r]) continue;
+      const __m512 factor = _mm512_set1_ps(std::exp2(references_[r] - found));
+      references_[r] = found;
+      _mm512_storeu_ps(sums, _mm512_loadu_ps(sums) * factor);
+      for (int column = 0; column < head_dim; column += 16) {
+        float* const output = output_ + r * head_dim + column;
+        _mm512_storeu_ps(output, _mm512_loadu_ps(output) * factor);
+      }
+    }
+  }
+
+  static constexpr float infinity = std::numeric_limits<float>::infinity();
+
+  Tiles& tiles_;
+  const KeySegment& segment_;
+  int row_;       // the first of tile_rows
+  int last_row_;  // that exists
+  int group_;
+  const Bf16* query_;   // [tile_rows, head_dim]
+  const Bf16* keys_;    // of unit 0
+  const Bf16* values_;  // of unit 0
+  float* output_;       // [tile_rows, head_dim]
+  float* row_sums_;     // [tile_rows, sum_lanes]
+  float* references_;   // [tile_rows]
+  float scale_;
+  int seen_by_all_ = 0;
+  int units_ = 0;
+  alignas(64) float scores_[2 * tile_elements];
+  alignas(64) Bf16 weights_[most_units * tile_elements];
+  alignas(64) float sums_[tile_rows * sum_lanes];  // of the run under way
+  alignas(64) float offsets_[tile_rows];
+};
+
+/// Weights of bf16 from two vectors of 16 scores, in the order of value_word().
+///
+/// The accurate one: a polynomial in float, rounded once.
+class AccurateExponential {
+ public:
+  /// `forced`: no weight is larger than 1.
+  AccurateExponential(float scale, bool forced)
+      : scale_(_mm512_set1_ps(scale)),
+        limit_(_mm512_set1_ps(forced ? 0.0F : std::numeric_limits<float>::infinity())),
+        worst_(_mm512_setzero_ps()) {}
+
+  /// What is added to scaled scores, for a reference.
+  static float offset(float reference) { return -reference; }
+  bool fits() const { return _mm512_reduce_max_ps(worst_) <= largest_exponent; }
+
+  [[gnu::always_inline]] __m512i weigh(const __m512& low, const __m512& high, const __m512& offset) {
+    const __m512i order = _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    const __m512 first = power_of_two(_mm512_fmadd_ps(low, scale_, offset));
+    const __m512 second = power_of_two(_mm512_fmadd_ps(high, scale_, offset));
+    return _mm512_permutexvar_epi32(order, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(second, first)));
+  }
+
+ private:
+  /// By a minimax polynomial on [0, 1): relative error 7.5e-5, which rounding to bf16 hides. NaN stays NaN.
+  [[gnu::always_inline]] __m512 power_of_two(const __m512& exponent) {
+    const __m512 x = _mm512_min_ps(limit_, exponent);
+    worst_ = _mm512_max_ps(x, worst_);
+    const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
+    const __m512 polynomial = ((0.07802452F * rest + 0.2260672F) * rest + 0.6958335F) * rest + 0.99992522F;
+    return _mm512_scalef_ps(polynomial, x);
+  }
+
+  __m512 scale_;
+  __m512 limit_;
+  __m512 worst_;
+};
+
+/// The fast one makes the bits of a bf16 number of a score in fixed point: the upper bits are the exponent, and of the
+/// lower 7 bits, which would be 1 + f where 2^f is wanted, a table knows what is too much. Relative error 6e-3 at most.
+class FastExponential {
+ public:
+  /// `forced`: no weight is larger than 1.
+  FastExponential(float scale, bool forced)
+      : scale_(_mm512_set1_ps(128.0F * scale)),
+        limit_(_mm512_set1_ps(128.0F * (forced ? 127.0F : 255.0F))),
+        excess_low_(_mm512_load_si512(excess.data())),
+        excess_high_(_mm512_load_si512(excess.data() + 64)),
+        worst_(_mm512_setzero_si512()) {}
+
+  static float offset(float reference) { return 128.0F * (127.0F - reference); }
+  bool fits() const {
+    const auto largest = static_cast<short>(128.0F * (127.0F + largest_exponent));
+    return _mm512_cmpgt_epu16_mask(worst_, _mm512_set1_epi16(largest)) == 0;
+  }
+
+  [[gnu::always_inline]] __m512i weigh(const __m512& low, const __m512& high, const __m512& offset) {
+    // Saturation makes 0 of whatever is too small, -infinity included.
+    const __m512i bits = _mm512_packus_epi32(fixed_point(low, offset), fixed_point(high, offset));
+    worst_ = _mm512_max_epu16(worst_, bits);
+    const __m512i too_much = _mm512_maskz_permutex2var_epi8(0x5555555555555555U, excess_low_, bits, excess_high_);
+    return _mm512_sub_epi16(bits, too_much);
+  }
+
+ private:
+  /// 128 (1 + f - 2^f) for f = i / 128.
+  alignas(64) static constexpr std::array<std::uint8_t, 128> excess = [] {
+    std::array<std::uint8_t, 128> table{};
+    double power = 128.0;
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      table[i] = static_cast<std::uint8_t>(static_cast<double>(128 + i) - power + 0.5);
+      power *= 1.0054299011128028;  // 2^(1/128)
+    }
+    return table;
+  }();
+
+  /// NaN becomes the limit, which does not fit.
+  [[gnu::always_inline]] __m512i fixed_point(const __m512& score, const __m512& offset) const {
+    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_fmadd_ps(score, scale_, offset), limit_));
+  }
+
+  __m512 scale_;
+  __m512 limit_;
+  __m512i excess_low_;
+  __m512i excess_high_;
+  __m512i worst_;
+};
+
+}  // namespace apb::cpu

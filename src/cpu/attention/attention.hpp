@@ -1,0 +1,39 @@
+// Attention with online softmax over slots, never a full score matrix in memory.
+#pragma once
+
+#include <vector>
+
+#include "cpu/attention/kernel.hpp"
+#include "cpu/scratch.hpp"
+#include "device/device.hpp"
+
+namespace apb::cpu {
+
+/// Consecutive tokens of a slot, few enough to stay in the second cache.
+struct TokenRun {
+  Slot slot;
+  std::int64_t first = 0;
+  int count = 0;
+  std::int64_t first_visible = 0;  // how many of them the first query row sees; the next row sees one more
+};
+
+class Attention {
+ public:
+  /// With the fastest kernel that this processor runs for the type and each head_dim, or with the one given.
+  Attention(int threads, DataType compute_type, const AttentionKernel* kernel = nullptr)
+      : threads_(threads), type_(compute_type), wanted_(kernel) {}
+
+  /// Device::attention. The same bits for any number of threads.
+  void run(const AttentionArguments& arguments);
+
+ private:
+  const AttentionKernel& kernel_for(int head_dim) const;
+
+  int threads_;
+  DataType type_;
+  const AttentionKernel* wanted_;
+  std::vector<TokenRun> runs_;  // of the call under way
+  Scratch memory_;
+};
+
+}  // namespace apb::cpu
