@@ -4,7 +4,6 @@
 //
 // Prints GF/s (4 * visible pairs * head_dim), the peak in the same seconds, the core's clock after each, and shares.
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
@@ -21,6 +20,7 @@
 #include "cpu/attention/attention.hpp"
 #include "cpu/bf16.hpp"
 #include "cpu/key_value_layout.hpp"
+#include "cpu/scratch.hpp"
 
 namespace apb {
 namespace {
@@ -60,23 +60,25 @@ class Problem {
     std::normal_distribution<float> normal;
     std::vector<cpu::Bf16> numbers(1 << 16);
     for (cpu::Bf16& number : numbers) number = cpu::to_bf16(normal(random));
-    const auto fill = [&](std::vector<cpu::Bf16>& target, std::size_t count) {
-      target.resize(count);
-      for (std::size_t i = 0; i < count; ++i) target[i] = numbers[(i * 7 + i / numbers.size()) % numbers.size()];
+    const auto fill = [&](cpu::Scratch& target, std::size_t bytes) {
+      auto* const elements = reinterpret_cast<cpu::Bf16*>(target.reserve(bytes));
+      for (std::size_t i = 0; i < bytes / sizeof(cpu::Bf16); ++i) {
+        elements[i] = numbers[(i * 7 + i / numbers.size()) % numbers.size()];
+      }
     };
     const HeadShape& shape = cell.shape;
-    fill(slot_, cpu::slot_bytes(cell.keys, shape, DataType::bf16) / sizeof(cpu::Bf16));
-    fill(query_, static_cast<std::size_t>(cell.rows * shape.query_columns()));
-    output_ = query_;
+    fill(slot_, bytes());
+    const std::size_t query_bytes = static_cast<std::size_t>(cell.rows * shape.query_columns()) * sizeof(cpu::Bf16);
+    fill(query_, query_bytes);
+    output_.reserve(query_bytes);
   }
 
   void run(cpu::Attention& attention) {
-    const auto view = [&](std::vector<cpu::Bf16>& numbers) {
+    const auto view = [&](const cpu::Scratch& memory) {
       const int columns = cell_.shape.query_columns();
-      return View{
-          reinterpret_cast<std::byte*>(numbers.data()), DataType::bf16, Space::device, cell_.rows, columns, columns};
+      return View{memory.data(), DataType::bf16, Space::device, cell_.rows, columns, columns};
     };
-    const SlotRange range{{reinterpret_cast<std::byte*>(slot_.data()), cell_.keys}, cell_.keys};
+    const SlotRange range{{slot_.data(), cell_.keys}, cell_.keys};
     AttentionArguments arguments{.shape = cell_.shape, .query = view(query_), .output = view(output_)};
     if (cell_.causal) {
       arguments.causal = range;
@@ -92,13 +94,13 @@ class Problem {
     const double pairs = static_cast<double>(cell_.rows) * cell_.keys - hidden;
     return 4.0 * pairs * cell_.shape.query_columns();
   }
-  double bytes() const { return static_cast<double>(slot_.size() * sizeof(cpu::Bf16)); }
+  std::size_t bytes() const { return cpu::slot_bytes(cell_.keys, cell_.shape, DataType::bf16); }
 
  private:
   Cell cell_;
-  std::vector<cpu::Bf16> slot_;
-  std::vector<cpu::Bf16> query_;
-  std::vector<cpu::Bf16> output_;
+  cpu::Scratch slot_;
+  cpu::Scratch query_;
+  cpu::Scratch output_;
 };
 
 struct Options {
@@ -163,18 +165,20 @@ void measure_decoding(const Options& options, const cpu::AttentionKernel& kernel
     if (!kernel.supports(shape.head_dim)) continue;
     const Cell cell{shape, false, 32768, 1};
     const int layers = shape.head_dim == 64 ? 16 : 4;
-    std::vector<Problem> problems(static_cast<std::size_t>(layers), Problem(cell));
-    const std::vector<std::uint64_t> buffer(static_cast<std::size_t>(problems[0].bytes()) * problems.size() / 8, 1);
+    std::vector<Problem> problems;
+    for (int layer = 0; layer < layers; ++layer) problems.emplace_back(cell);
+    const std::size_t bytes = problems[0].bytes() * problems.size();
+    const std::vector<std::uint64_t> buffer(bytes / sizeof(std::uint64_t), 1);
     std::vector<double> rates, reads;
     for (int i = 0; i < options.repeats; ++i) {
       const double seconds = seconds_of([&] {
         for (Problem& problem : problems) problem.run(attention);
       });
-      rates.push_back(problems[0].bytes() * static_cast<double>(problems.size()) / seconds / 1e9);
+      rates.push_back(static_cast<double>(bytes) / seconds / 1e9);
       reads.push_back(read_bandwidth(buffer));
     }
     fmt::print("decoding {} {}/{} x {}, 32K keys, {:.0f} MB: {:.1f} GB/s, read {:.1f} GB/s, share {:.2f}\n",
-               kernel.name, shape.heads, shape.kv_heads, shape.head_dim, problems[0].bytes() * layers / 1e6,
+               kernel.name, shape.heads, shape.kv_heads, shape.head_dim, static_cast<double>(bytes) / 1e6,
                median(rates), median(reads), median(rates) / median(reads));
   }
 }

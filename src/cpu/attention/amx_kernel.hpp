@@ -43,6 +43,43 @@ class AmxKernel {
   static constexpr int tile_elements = 512;          // bf16 numbers
   static constexpr int most_units = fused ? 2 : 64 * 1024 / head_dim / unit_keys;
 
+  // A load has to wait for an earlier store whose address agrees in the lower 12 bits, which is expensive when a tile
+  // is stored: it waits for its products. Keys and values are read 1 KiB at a time and in order, so where in a page the
+  // next loads go is known, and everything that is stored goes where the last one was. A place begins where the keys
+  // do, up to whole pages, and row r of weights and sums is written behind the product that read the 512 bytes from
+  // r * 512 on.
+
+  static constexpr int in_page(int i) { return (fused ? 1 - i % 2 : 3 - i % 2) * 1024; }
+  static constexpr int page_row = 256;                  // bf16 numbers
+  static constexpr int next_half = fused ? 512 : 1024;  // floats
+  static constexpr int score_bytes = fused ? 4096 : 8192;
+  static constexpr int weight_bytes = fused ? 8192 : most_units / 8 * 8192;
+  static constexpr int page_bytes = score_bytes + weight_bytes + 8192;
+
+  struct Place {
+    std::byte* page;
+
+    /// Scores of unit i: two tiles of 16 keys, next_half apart.
+    float* scores_of(int i) const { return reinterpret_cast<float*>(page + in_page(i)); }
+    /// Weights of unit i: one tile of 32 keys, page_row apart.
+    Bf16* weights_of(int i) const {
+      return reinterpret_cast<Bf16*>(page + score_bytes + i % most_units / 8 * 8192 + i % most_units % 8 * 64);
+    }
+    float* sums_of(int r) const { return reinterpret_cast<float*>(page + score_bytes + weight_bytes + r * 512 + 128); }
+    /// What is added to the scores of each row; stands where the scores of unit i do.
+    float* offsets_of(int i) const {
+      return reinterpret_cast<float*>(page + score_bytes + weight_bytes + in_page(i) + 192);
+    }
+  };
+
+  /// What a step needs. Passed by value, to stay in registers: loads from the stack would wait for stored tiles as
+  /// well.
+  struct Work {
+    const Bf16* keys;
+    const Bf16* values;
+    Place place;
+  };
+
   AmxKernel(Tiles& tiles, const StackedRows& rows, const KeySegment& segment, int row)
       : tiles_(tiles),
         segment_(segment),
@@ -55,7 +92,9 @@ class AmxKernel {
         output_(rows.output + static_cast<std::ptrdiff_t>(row) * head_dim),
         row_sums_(rows.sums + static_cast<std::ptrdiff_t>(row) * sum_lanes),
         references_(rows.references + row),
-        scale_(rows.scale) {}
+        scale_(rows.scale),
+        place_{memory_ + (reinterpret_cast<std::uintptr_t>(keys_) - reinterpret_cast<std::uintptr_t>(memory_)) % 4096 /
+                             64 * 64} {}
 
   void run() {
     const int seen = segment_.seen_by(last_row_ / group_);
@@ -73,15 +112,30 @@ class AmxKernel {
   bool add_run(bool forced = false) {
     // On its own, so that it stays in registers.
     Exponential exponential(scale_, forced);
+    const Work work = this->work();
+    const int units = units_;
+    const int units_seen_by_all = seen_by_all_ / unit_keys;
     for (int r = 0; r < tile_rows; ++r) {
-      offsets_[r] = Exponential::offset(references_[r]);
-      _mm512_store_ps(sums_ + r * sum_lanes, _mm512_loadu_ps(row_sums_ + r * sum_lanes));
+      for (const int parity : {0, 1}) place_.offsets_of(parity)[r] = Exponential::offset(references_[r]);
+      _mm512_store_ps(place_.sums_of(r), _mm512_loadu_ps(row_sums_ + r * sum_lanes));
     }
     if constexpr (fused) {
       load_output<0>();
-      for (int i = 0; i < units_ + 2; ++i) fused_step(i, exponential);
+      for (int i = 0; i < units + 2; ++i) {
+        if (i == 2) {
+          for (; i < units_seen_by_all; ++i) step<true, true, true>(work, i, exponential);
+        }
+        fused_step(work, i, units, exponential);
+        if (i >= units_seen_by_all && i < units) hide_later_keys(i);
+      }
     } else {
-      for (int i = 0; i <= units_; ++i) step_by_phase(i, exponential);
+      for (int i = 0; i <= units; ++i) {
+        if (i == 1) {
+          for (; i < units_seen_by_all; ++i) step<true, true, false>(work, i, exponential);
+        }
+        step_by_phase(work, i, units, exponential);
+        if (i >= units_seen_by_all && i < units) hide_later_keys(i);
+      }
     }
     if (!forced && !exponential.fits()) return false;
     if constexpr (fused) {
@@ -91,44 +145,44 @@ class AmxKernel {
       if constexpr (head_dim == 128) multiply_values<4>();
     }
     for (int r = 0; r < tile_rows; ++r) {
-      _mm512_storeu_ps(row_sums_ + r * sum_lanes, _mm512_load_ps(sums_ + r * sum_lanes));
+      _mm512_storeu_ps(row_sums_ + r * sum_lanes, _mm512_load_ps(place_.sums_of(r)));
     }
     return true;
   }
 
-  [[gnu::always_inline]] void fused_step(int i, Exponential& exponential) {
-    if (i >= 2 && i < units_) {
-      step<true, true, true>(i, exponential);
-    } else if (i < units_) {
-      i == 0 ? step<true, false, false>(i, exponential) : step<true, true, false>(i, exponential);
-    } else if (i == units_) {
-      i == 1 ? step<false, true, false>(i, exponential) : step<false, true, true>(i, exponential);
+  [[gnu::always_inline]] void fused_step(const Work& work, int i, int units, Exponential& exponential) {
+    if (i >= 2 && i < units) {
+      step<true, true, true>(work, i, exponential);
+    } else if (i < units) {
+      i == 0 ? step<true, false, false>(work, i, exponential) : step<true, true, false>(work, i, exponential);
+    } else if (i == units) {
+      i == 1 ? step<false, true, false>(work, i, exponential) : step<false, true, true>(work, i, exponential);
     } else {
-      step<false, false, true>(i, exponential);
+      step<false, false, true>(work, i, exponential);
     }
   }
 
-  [[gnu::always_inline]] void step_by_phase(int i, Exponential& exponential) {
+  [[gnu::always_inline]] void step_by_phase(const Work& work, int i, int units, Exponential& exponential) {
     if (i == 0) {
-      step<true, false, false>(i, exponential);
-    } else if (i < units_) {
-      step<true, true, false>(i, exponential);
+      step<true, false, false>(work, i, exponential);
+    } else if (i < units) {
+      step<true, true, false>(work, i, exponential);
     } else {
-      step<false, true, false>(i, exponential);
+      step<false, true, false>(work, i, exponential);
     }
   }
 
   /// Scores of unit i, weights of unit i - 1, products with values of unit i - 2.
   template <bool with_scores, bool with_weights, bool with_values>
-  [[gnu::always_inline]] void step(int i, Exponential& exponential) {
-    float* const scores = scores_of(i);
-    const Bf16* const keys = keys_ + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim;
+  [[gnu::always_inline]] void step(Work work, int i, Exponential& exponential) {
+    float* const scores = work.place.scores_of(i);
+    const Bf16* const keys = work.keys + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim;
     // Rows to weigh behind each product, so that all are done with the last one.
     constexpr int products = 2 * key_tiles + (fused ? value_tiles : 0);
     constexpr int share = tile_rows / products;
     const auto weigh = [&](int product) __attribute__((always_inline)) {
       if constexpr (with_weights) {
-        for (int r = product * share; r < (product + 1) * share; ++r) weigh_row(i - 1, r, exponential);
+        for (int r = product * share; r < (product + 1) * share; ++r) weigh_row(work.place, i - 1, r, exponential);
       }
     };
     const auto score_tile = [&](int half) __attribute__((always_inline)) {
@@ -137,13 +191,13 @@ class AmxKernel {
           keys + half * key_tiles * tile_elements, [&](int part) __attribute__((always_inline)) {
             weigh(half * key_tiles + part);
           });
-      if constexpr (with_scores) tiles_.template store<score_tile_index>(scores + half * 256, 64);
+      if constexpr (with_scores) tiles_.template store<score_tile_index>(scores + half * next_half, 64);
     };
     score_tile(0);
     score_tile(1);
     if constexpr (fused) {
-      const Bf16* const values = values_ + static_cast<std::ptrdiff_t>(i - 2) * unit_keys * head_dim;
-      if constexpr (with_values) tiles_.template load<score_tile_index>(weights_of(i - 2), 64);
+      const Bf16* const values = work.values + static_cast<std::ptrdiff_t>(i - 2) * unit_keys * head_dim;
+      if constexpr (with_values) tiles_.template load<score_tile_index>(work.place.weights_of(i - 2), page_row * 2);
       multiply_value<with_values, 0>(values);
       weigh(2 * key_tiles);
       multiply_value<with_values, 1>(values);
@@ -152,9 +206,6 @@ class AmxKernel {
       weigh(2 * key_tiles + 2);
       multiply_value<with_values, 3>(values);
       weigh(2 * key_tiles + 3);
-    }
-    if constexpr (with_scores) {
-      if ((i + 1) * unit_keys > seen_by_all_) hide_later_keys(i);
     }
   }
 
@@ -186,6 +237,8 @@ class AmxKernel {
       between(3);
     }
   }
+  Work work() const { return {keys_, values_, place_}; }
+
   template <bool active, int part>
   [[gnu::always_inline]] void multiply_key(const Bf16* keys) {
     if constexpr (active) {
@@ -205,10 +258,13 @@ class AmxKernel {
   template <int first>
   void multiply_values() {
     load_output<first>();
-    for (int i = 0; i < units_; ++i) {
+    const Place place = place_;
+    const Bf16* const all_values = values_;
+    const int units = units_;
+    for (int i = 0; i < units; ++i) {
       const Bf16* const values =
-          values_ + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim + first * tile_elements;
-      tiles_.template load<score_tile_index>(weights_of(i), 64);
+          all_values + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim + first * tile_elements;
+      tiles_.template load<score_tile_index>(place.weights_of(i), page_row * 2);
       multiply_value<true, 0>(values);
       multiply_value<true, 1>(values);
       multiply_value<true, 2>(values);
@@ -233,17 +289,13 @@ class AmxKernel {
   }
 
   // --- softmax ---------------------------------------------------------------------------------------------------
-  /// Scores of unit i: two tiles of 16 keys. Weights of unit i: one tile of 32.
-  float* scores_of(int i) { return scores_ + i % 2 * tile_elements; }
-  Bf16* weights_of(int i) { return weights_ + (fused ? i % 2 : i) * tile_elements; }
-
-  [[gnu::always_inline]] void weigh_row(int i, int r, Exponential& exponential) {
-    const float* const scores = scores_of(i) + r * 16;
-    const __m512i weights =
-        exponential.weigh(_mm512_load_ps(scores), _mm512_load_ps(scores + 256), _mm512_set1_ps(offsets_[r]));
-    _mm512_store_si512(weights_of(i) + r * unit_keys, weights);
+  [[gnu::always_inline]] static void weigh_row(const Place& place, int i, int r, Exponential& exponential) {
+    const float* const scores = place.scores_of(i) + r * 16;
+    const __m512i weights = exponential.weigh(_mm512_load_ps(scores), _mm512_load_ps(scores + next_half),
+                                              _mm512_set1_ps(place.offsets_of(i)[r]));
+    _mm512_store_si512(place.weights_of(i) + r * page_row, weights);
     const __m512bh ones = __builtin_bit_cast(__m512bh, _mm512_set1_epi32(0x3F803F80));
-    float* const sums = sums_ + r * sum_lanes;
+    float* const sums = place.sums_of(r);
     _mm512_store_ps(sums, _mm512_dpbf16_ps(_mm512_load_ps(sums), __builtin_bit_cast(__m512bh, weights), ones));
   }
 
@@ -251,9 +303,9 @@ class AmxKernel {
     for (int r = 0; r < tile_rows; ++r) {
       const int seen = segment_.seen_by(std::min(row_ + r, last_row_) / group_) - i * unit_keys;
       const std::uint32_t hidden = seen >= unit_keys ? 0U : seen <= 0 ? ~0U : ~0U << static_cast<unsigned>(seen);
-      float* const scores = scores_of(i) + r * 16;
+      float* const scores = place_.scores_of(i) + r * 16;
       _mm512_mask_store_ps(scores, static_cast<__mmask16>(hidden), _mm512_set1_ps(-infinity));
-      _mm512_mask_store_ps(scores + 256, static_cast<__mmask16>(hidden >> 16U), _mm512_set1_ps(-infinity));
+      _mm512_mask_store_ps(scores + next_half, static_cast<__mmask16>(hidden >> 16U), _mm512_set1_ps(-infinity));
     }
   }
 
@@ -267,11 +319,13 @@ class AmxKernel {
       not_finite[r] = _mm512_setzero_ps();
     }
     Exponential unused(scale_, true);
+    const Work work = this->work();
     for (int i = 0; i < units; ++i) {
-      step<true, false, false>(i, unused);
+      step<true, false, false>(work, i, unused);
+      if ((i + 1) * unit_keys > seen_by_all_) hide_later_keys(i);
       for (int r = 0; r < tile_rows; ++r) {
         for (int half = 0; half < 2; ++half) {
-          const __m512 scores = _mm512_load_ps(scores_of(i) + half * 256 + r * 16);
+          const __m512 scores = _mm512_load_ps(place_.scores_of(i) + half * next_half + r * 16);
           largest[r] = _mm512_max_ps(scores, largest[r]);  // the second where the first is NaN
           // NaN * 0, and infinity * 0, are NaN; hidden keys are -infinity.
           const __mmask16 shown = _mm512_cmp_ps_mask(scores, _mm512_set1_ps(-infinity), _CMP_NEQ_UQ);
@@ -316,10 +370,8 @@ class AmxKernel {
   float scale_;
   int seen_by_all_ = 0;
   int units_ = 0;
-  alignas(64) float scores_[2 * tile_elements];
-  alignas(64) Bf16 weights_[most_units * tile_elements];
-  alignas(64) float sums_[tile_rows * sum_lanes];  // of the run under way
-  alignas(64) float offsets_[tile_rows];
+  alignas(64) std::byte memory_[page_bytes + 4096];
+  Place place_;
 };
 
 /// Weights of bf16 from two vectors of 16 scores, in the order of value_word().

@@ -34,7 +34,7 @@ bool any_head_dim(int /*head_dim*/) { return true; }
 
 constexpr std::array kernels = {
     AttentionKernel{"amx", DataType::bf16, DataType::bf16, has_amx, amx_head_dim, attend_amx},
-    AttentionKernel{"amx-acc", DataType::bf16, DataType::bf16, has_amx, amx_head_dim, attend_amx_accurate},
+    AttentionKernel{"amx-accurate", DataType::bf16, DataType::bf16, has_amx, amx_head_dim, attend_amx_accurate},
     AttentionKernel{"avx512-bf16", DataType::bf16, DataType::bf16, has_avx512_bf16, any_head_dim, attend_avx512_bf16},
     AttentionKernel{"avx512", DataType::bf16, DataType::f32, has_avx512, any_head_dim, attend_avx512_bf16_as_float},
     AttentionKernel{"avx512", DataType::f32, DataType::f32, has_avx512, any_head_dim, attend_avx512_f32},
