@@ -132,7 +132,7 @@ T float_sum(T a, T b) {
 
 template <typename H>
 std::uint16_t half_sum(std::uint16_t a, std::uint16_t b) {
-  return H::narrow(to_odd(double{H::widen(a)} + H::widen(b)));
+  return H::narrow(to_odd(sum_to_odd(H::widen(a), H::widen(b))));
 }
 
 template <typename H>

@@ -196,8 +196,8 @@ void add_halves3(Forms& forms, const std::string& opcode, const std::string& typ
 template <typename H>
 void add_half_type(Forms& forms, const std::string& type) {
   using S = std::uint16_t;
-  add_halves2<H>(forms, "add", type, [](S a, S b) { return H::narrow(to_odd(double{H::widen(a)} + H::widen(b))); });
-  add_halves2<H>(forms, "sub", type, [](S a, S b) { return H::narrow(to_odd(double{H::widen(a)} - H::widen(b))); });
+  add_halves2<H>(forms, "add", type, [](S a, S b) { return H::narrow(to_odd(sum_to_odd(H::widen(a), H::widen(b)))); });
+  add_halves2<H>(forms, "sub", type, [](S a, S b) { return H::narrow(to_odd(sum_to_odd(H::widen(a), -H::widen(b)))); });
   add_halves2<H>(forms, "mul", type, [](S a, S b) { return H::narrow(to_odd(double{H::widen(a)} * H::widen(b))); });
   add_halves2<H>(forms, "min", type, [](S a, S b) { return H::narrow(least(H::widen(a), H::widen(b))); });
   add_halves2<H>(forms, "max", type, [](S a, S b) { return H::narrow(greatest(H::widen(a), H::widen(b))); });
@@ -210,10 +210,10 @@ void add_half_type(Forms& forms, const std::string& type) {
     return H::narrow(x != x || y != y ? NAN : greatest(x, y));
   });
   add_halves3<H>(forms, "fma", type, [](S a, S b, S c) {
-    return H::narrow(to_odd(double{H::widen(a)} * H::widen(b) + double{H::widen(c)}));
+    return H::narrow(to_odd(sum_to_odd(double{H::widen(a)} * H::widen(b), H::widen(c))));
   });
   add_halves3<H>(forms, "fma.relu", type, [](S a, S b, S c) {
-    return H::narrow(greatest(to_odd(double{H::widen(a)} * H::widen(b) + double{H::widen(c)}), 0.0F));
+    return H::narrow(greatest(to_odd(sum_to_odd(double{H::widen(a)} * H::widen(b), H::widen(c))), 0.0F));
   });
   add_halves1<H>(forms, "neg", type, [](S a) { return static_cast<S>(a ^ 0x8000U); });
   add_halves1<H>(forms, "abs", type, [](S a) { return static_cast<S>(a & 0x7FFFU); });

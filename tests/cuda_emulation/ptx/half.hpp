@@ -18,6 +18,17 @@ inline float to_odd(double value) {
   return std::bit_cast<float>(bits);
 }
 
+/// The sum, rounded to odd as above: of numbers so far apart that double cannot hold both.
+inline double sum_to_odd(double a, double b) {
+  const double sum = a + b;
+  const double part = sum - a;
+  const double lost = (a - (sum - part)) + (b - part);
+  auto bits = std::bit_cast<std::uint64_t>(sum);
+  if (lost == 0.0 || !(std::abs(sum) <= 1e300) || (bits & 1U) != 0) return sum;
+  bits = (lost > 0.0) == (sum > 0.0) ? bits + 1 : bits - 1;
+  return std::bit_cast<double>(bits);
+}
+
 struct Bfloat {
   static float widen(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
   static std::uint16_t narrow(float value) {

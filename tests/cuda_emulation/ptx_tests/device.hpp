@@ -66,7 +66,7 @@ class Device {
   }
   template <typename... Arguments>
   void run(const std::string& name, Dim3 grid, Dim3 block, const Arguments&... arguments) {
-    launch(kernel({name}), grid, block, 0, {}, arguments...);
+    launch(module_.kernel(name), grid, block, 0, {}, arguments...);
   }
 
   Machine& machine() { return machine_; }

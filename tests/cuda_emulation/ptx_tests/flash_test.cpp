@@ -129,7 +129,7 @@ TEST_F(FlashTest, FindsItsBugs) {
     ADD_FAILURE() << "bug " << bug << " is not found";
     return Fault::trap;
   };
-  EXPECT_EQ(fault(1), Fault::uninitialised_memory);  // the other warps' part of Q is not there yet
+  EXPECT_EQ(fault(1), Fault::race);
   EXPECT_EQ(fault(2), Fault::race);
   EXPECT_EQ(fault(3), Fault::race);
   EXPECT_EQ(fault(4), Fault::out_of_bounds);

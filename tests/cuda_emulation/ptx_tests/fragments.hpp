@@ -1,6 +1,6 @@
 // Where the elements of matrix fragments lie, from the figures of the PTX ISA document ("Matrix Fragments for
-// mma.m16n8k16", "... m16n8k8" with .bf16 and .f16 inputs, and "ldmatrix"): for each lane, (row, column) of its elements
-// in the order of its registers, the lower half of a register first.
+// mma.m16n8k16", "... m16n8k8" with .bf16 and .f16 inputs, and "ldmatrix"): for each lane, (row, column) of its
+// elements in the order of its registers, the lower half of a register first.
 #pragma once
 
 namespace apb::ptx {

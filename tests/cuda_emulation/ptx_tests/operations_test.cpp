@@ -286,7 +286,7 @@ TEST_F(OperationsTest, Bits) {
 template <typename F>
 float rounded(int mode, F f) {
   std::fesetround(mode);
-  const float result = f();
+  const volatile float result = f();  // so that it is not moved
   std::fesetround(FE_TONEAREST);
   return result;
 }
