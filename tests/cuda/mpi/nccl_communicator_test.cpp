@@ -1,6 +1,7 @@
 // NCCL between ranks that have a GPU each, real or emulated: parts arrive where and when they should.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <numeric>
 
 #include "comm/mpi_communicator.hpp"
@@ -99,6 +100,41 @@ TEST_F(NcclCommunicatorTest, PartsTravelRound) {
     device_->wait_for(communicator_->start_shift(*device_, row(step), row(step + 1)));
   }
   expect_all_parts(parts, 0);
+}
+
+TEST_F(NcclCommunicatorTest, WeightsThatTheFirstRankReadsReachAll) {
+  constexpr std::int64_t outputs = 24;
+  constexpr std::int64_t inputs = 40;
+  const std::array<WeightShape, 2> shapes{WeightShape{outputs, inputs, false}, WeightShape{outputs, inputs, true}};
+  std::vector<std::uint16_t> matrix(outputs * inputs);  // bf16 of 1 to 2
+  for (std::size_t i = 0; i < matrix.size(); ++i) matrix[i] = static_cast<std::uint16_t>(0x3F80 + i * 7 % 128);
+  const ConstView view{
+      reinterpret_cast<const std::byte*>(matrix.data()), DataType::bf16, Space::host, outputs, inputs, inputs};
+  ConstView bias = view.row_range(0, 1);
+  bias.columns = outputs;
+  auto reserved = device_->reserve_weights(shapes);
+  ASSERT_EQ(reserved.size(), shapes.size());
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    EXPECT_EQ(reserved[i].filled_here, host_.rank() == 0);
+    const auto biases = shapes[i].bias ? std::span(&bias, 1) : std::span<const ConstView>{};
+    if (reserved[i].filled_here) device_->fill(*reserved[i].weight, std::span(&view, 1), biases);
+  }
+  const Buffer x_memory = device_->allocate(inputs * sizeof(std::uint16_t));
+  const Buffer out_memory = device_->allocate(2 * outputs * sizeof(std::uint16_t));
+  const View x = x_memory.view(DataType::bf16, 1, inputs);
+  device_->upload(view.row_range(3, 1), x);
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    const auto biases = shapes[i].bias ? std::span(&bias, 1) : std::span<const ConstView>{};
+    const auto own = device_->pack(std::span(&view, 1), biases);
+    const View out = out_memory.view(DataType::bf16, 2, outputs);
+    device_->linear(x, *reserved[i].weight, out.row_range(0, 1), false);
+    device_->linear(x, *own, out.row_range(1, 1), false);
+    std::vector<std::uint16_t> products(2 * outputs);
+    device_->download(
+        out, {reinterpret_cast<std::byte*>(products.data()), DataType::bf16, Space::host, 2, outputs, outputs});
+    device_->synchronize();
+    EXPECT_TRUE(std::equal(products.begin(), products.begin() + outputs, products.begin() + outputs)) << "weight " << i;
+  }
 }
 
 TEST_F(NcclCommunicatorTest, HostMemoryGoesThroughTheHost) {
