@@ -155,8 +155,8 @@ TEST_F(NcclCommunicatorTest, RefusesPartsWithGaps) {
   View view = view_of(parts);
   --view.columns;
   EXPECT_THROW(communicator_->start_all_to_all(*device_, view_of(parts), view), std::invalid_argument);
-  EXPECT_THROW(communicator_->start_shift(*device_, view_of(parts), view_of(parts)), std::invalid_argument);
   if (host_.size() > 1) {
+    EXPECT_THROW(communicator_->start_shift(*device_, view_of(parts), view_of(parts)), std::invalid_argument);
     EXPECT_THROW(communicator_->start_all_gather(*device_, view), std::invalid_argument);
   }
 }

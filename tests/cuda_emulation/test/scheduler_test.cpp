@@ -76,6 +76,10 @@ TEST(Scheduler, TheDefaultStreamAndBlockingStreamsWaitForEachOther) {
   written.enqueue(*blocking, "c");
   written.scheduler.finish(*blocking);
   EXPECT_EQ(written.ran, "abc");
+  written.enqueue(*blocking, "d");
+  written.enqueue(*written.scheduler.default_stream(), "e");
+  written.scheduler.finish(*written.scheduler.default_stream());
+  EXPECT_EQ(written.ran, "abcde");
 }
 
 TEST(Scheduler, AClosedStreamStillRuns) {
