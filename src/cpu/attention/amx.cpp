@@ -16,7 +16,9 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vbmi,avx2,fma,amx-tile,amx-bf16")
+#include "cpu/attention/amx_exponential.hpp"
 #include "cpu/attention/amx_kernel.hpp"
+#include "cpu/attention/amx_wide_kernel.hpp"
 
 namespace apb::cpu {
 namespace {
@@ -63,21 +65,20 @@ class Tiles {
   };
 };
 
-}  // namespace
-
-void attend_amx(const StackedRows& rows, const KeySegment& segment) {
+template <typename Exponential>
+void attend(const StackedRows& rows, const KeySegment& segment) {
   if (rows.head_dim == 64) {
-    AmxKernel<Tiles, FastExponential, 64, true>::attend(rows, segment);
+    AmxKernel<Tiles, Exponential>::attend(rows, segment);
   } else {
-    AmxKernel<Tiles, FastExponential, 128, false>::attend(rows, segment);
+    AmxWideKernel<Tiles, Exponential>::attend(rows, segment);
   }
 }
+
+}  // namespace
+
+void attend_amx(const StackedRows& rows, const KeySegment& segment) { attend<FastExponential>(rows, segment); }
 void attend_amx_accurate(const StackedRows& rows, const KeySegment& segment) {
-  if (rows.head_dim == 64) {
-    AmxKernel<Tiles, AccurateExponential, 64, true>::attend(rows, segment);
-  } else {
-    AmxKernel<Tiles, AccurateExponential, 128, false>::attend(rows, segment);
-  }
+  attend<AccurateExponential>(rows, segment);
 }
 
 }  // namespace apb::cpu

@@ -2,11 +2,10 @@
 // namespace: the processor's, or in tests a software one.
 //
 // 16 rows at a time go over the keys of a run, in units of 32 keys. Products and softmax are one stream of
-// instructions, so that the tile unit and the vector units work side by side: while the scores of one unit are
-// computed, those of the one before become weights. With a head_dim of 64 the sums stay in four tiles for the whole
-// run, and the weights of the unit before that one are multiplied in the same stream. With 128 they would need all
-// eight tiles: there the weights of the whole run are computed first, then multiplied with one half of the values and
-// the other.
+// instructions, so that the tile unit and the vector units work side by side: the scores of one unit are computed while
+// those of the one before become weights, and the weights of the unit before that one are multiplied with its values.
+// With a head_dim of 64 the sums stay in four tiles for the whole run (with 128 they would need all eight:
+// amx_wide_kernel.hpp).
 //
 // There is no pass for the largest score: weights are relative to a reference that the first keys set. Where a later
 // score is so much larger that its weight might overflow, the reference rises and the run is done again.
@@ -14,7 +13,6 @@
 
 #include <immintrin.h>
 
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -26,8 +24,8 @@ namespace apb::cpu {
 
 /// Tiles: load<tile>(source, bytes from row to row), zero<tile>(), store<tile>(target, bytes from row to row),
 /// multiply<sum, left, right>().
-/// Exponential: see below.
-template <typename Tiles, typename Exponential, int head_dim, bool fused>
+/// Exponential: amx_exponential.hpp.
+template <typename Tiles, typename Exponential>
 class AmxKernel {
  public:
   static void attend(const StackedRows& rows, const KeySegment& segment) {
@@ -36,12 +34,13 @@ class AmxKernel {
   }
 
  private:
+  static constexpr int head_dim = 64;
   static constexpr int tile_rows = 16;
   static constexpr int unit_keys = 32;
   static constexpr int key_tiles = head_dim / 32;    // of 16 keys
   static constexpr int value_tiles = head_dim / 16;  // of 32 keys
   static constexpr int tile_elements = 512;          // bf16 numbers
-  static constexpr int most_units = fused ? 2 : 64 * 1024 / head_dim / unit_keys;
+  static constexpr int kept_units = 2;               // whose scores and weights are in memory
 
   // A load has to wait for an earlier store whose address agrees in the lower 12 bits, which is expensive when a tile
   // is stored: it waits for its products. Keys and values are read 1 KiB at a time and in order, so where in a page the
@@ -49,11 +48,11 @@ class AmxKernel {
   // do, up to whole pages, and row r of weights and sums is written behind the product that read the 512 bytes from
   // r * 512 on.
 
-  static constexpr int in_page(int i) { return (fused ? 1 - i % 2 : 3 - i % 2) * 1024; }
-  static constexpr int page_row = 256;                  // bf16 numbers
-  static constexpr int next_half = fused ? 512 : 1024;  // floats
-  static constexpr int score_bytes = fused ? 4096 : 8192;
-  static constexpr int weight_bytes = fused ? 8192 : most_units / 8 * 8192;
+  static constexpr int in_page(int i) { return (1 - i % 2) * 1024; }
+  static constexpr int page_row = 256;   // bf16 numbers
+  static constexpr int next_half = 512;  // floats
+  static constexpr int score_bytes = 4096;
+  static constexpr int weight_bytes = 8192;
   static constexpr int page_bytes = score_bytes + weight_bytes + 8192;
 
   struct Place {
@@ -62,9 +61,7 @@ class AmxKernel {
     /// Scores of unit i: two tiles of 16 keys, next_half apart.
     float* scores_of(int i) const { return reinterpret_cast<float*>(page + in_page(i)); }
     /// Weights of unit i: one tile of 32 keys, page_row apart.
-    Bf16* weights_of(int i) const {
-      return reinterpret_cast<Bf16*>(page + score_bytes + i % most_units / 8 * 8192 + i % most_units % 8 * 64);
-    }
+    Bf16* weights_of(int i) const { return reinterpret_cast<Bf16*>(page + score_bytes + i % kept_units * 64); }
     float* sums_of(int r) const { return reinterpret_cast<float*>(page + score_bytes + weight_bytes + r * 512 + 128); }
     /// What is added to the scores of each row; stands where the scores of unit i do.
     float* offsets_of(int i) const {
@@ -119,38 +116,23 @@ class AmxKernel {
       for (const int parity : {0, 1}) place_.offsets_of(parity)[r] = Exponential::offset(references_[r]);
       _mm512_store_ps(place_.sums_of(r), _mm512_loadu_ps(row_sums_ + r * sum_lanes));
     }
-    if constexpr (fused) {
-      load_output<0>();
-      for (int i = 0; i < units + 2; ++i) {
-        if (i == 2) {
-          for (; i < units_seen_by_all; ++i) step<true, true, true>(work, i, exponential);
-        }
-        fused_step(work, i, units, exponential);
-        if (i >= units_seen_by_all && i < units) hide_later_keys(i);
+    load_output();
+    for (int i = 0; i < units + 2; ++i) {
+      if (i == 2) {
+        for (; i < units_seen_by_all; ++i) step<true, true, true>(work, i, exponential);
       }
-    } else {
-      for (int i = 0; i <= units; ++i) {
-        if (i == 1) {
-          for (; i < units_seen_by_all; ++i) step<true, true, false>(work, i, exponential);
-        }
-        step_by_phase(work, i, units, exponential);
-        if (i >= units_seen_by_all && i < units) hide_later_keys(i);
-      }
+      partial_step(work, i, units, exponential);
+      if (i >= units_seen_by_all && i < units) hide_later_keys(i);
     }
     if (!forced && !exponential.fits()) return false;
-    if constexpr (fused) {
-      store_output<0>();
-    } else {
-      multiply_values<0>();
-      if constexpr (head_dim == 128) multiply_values<4>();
-    }
+    store_output();
     for (int r = 0; r < tile_rows; ++r) {
       _mm512_storeu_ps(row_sums_ + r * sum_lanes, _mm512_load_ps(place_.sums_of(r)));
     }
     return true;
   }
 
-  [[gnu::always_inline]] void fused_step(const Work& work, int i, int units, Exponential& exponential) {
+  [[gnu::always_inline]] void partial_step(const Work& work, int i, int units, Exponential& exponential) {
     if (i >= 2 && i < units) {
       step<true, true, true>(work, i, exponential);
     } else if (i < units) {
@@ -162,23 +144,13 @@ class AmxKernel {
     }
   }
 
-  [[gnu::always_inline]] void step_by_phase(const Work& work, int i, int units, Exponential& exponential) {
-    if (i == 0) {
-      step<true, false, false>(work, i, exponential);
-    } else if (i < units) {
-      step<true, true, false>(work, i, exponential);
-    } else {
-      step<false, true, false>(work, i, exponential);
-    }
-  }
-
   /// Scores of unit i, weights of unit i - 1, products with values of unit i - 2.
   template <bool with_scores, bool with_weights, bool with_values>
   [[gnu::always_inline]] void step(Work work, int i, Exponential& exponential) {
     float* const scores = work.place.scores_of(i);
     const Bf16* const keys = work.keys + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim;
     // Rows to weigh behind each product, so that all are done with the last one.
-    constexpr int products = 2 * key_tiles + (fused ? value_tiles : 0);
+    constexpr int products = 2 * key_tiles + value_tiles;
     constexpr int share = tile_rows / products;
     const auto weigh = [&](int product) __attribute__((always_inline)) {
       if constexpr (with_weights) {
@@ -195,33 +167,26 @@ class AmxKernel {
     };
     score_tile(0);
     score_tile(1);
-    if constexpr (fused) {
-      const Bf16* const values = work.values + static_cast<std::ptrdiff_t>(i - 2) * unit_keys * head_dim;
-      if constexpr (with_values) tiles_.template load<score_tile_index>(work.place.weights_of(i - 2), page_row * 2);
-      multiply_value<with_values, 0>(values);
-      weigh(2 * key_tiles);
-      multiply_value<with_values, 1>(values);
-      weigh(2 * key_tiles + 1);
-      multiply_value<with_values, 2>(values);
-      weigh(2 * key_tiles + 2);
-      multiply_value<with_values, 3>(values);
-      weigh(2 * key_tiles + 3);
-    }
+    const Bf16* const values = work.values + static_cast<std::ptrdiff_t>(i - 2) * unit_keys * head_dim;
+    if constexpr (with_values) tiles_.template load<score_tile_index>(work.place.weights_of(i - 2), page_row * 2);
+    multiply_value<with_values, 0>(values);
+    weigh(2 * key_tiles);
+    multiply_value<with_values, 1>(values);
+    weigh(2 * key_tiles + 1);
+    multiply_value<with_values, 2>(values);
+    weigh(2 * key_tiles + 2);
+    multiply_value<with_values, 3>(values);
+    weigh(2 * key_tiles + 3);
   }
 
-  // Tiles: with fused steps sums 0..3, query 4 and 5, scores or weights 6, keys or values 7; else query 0..3, scores 4,
-  // keys 6 and 7 in turns, then sums 0..3, weights 4, values 6 and 7 in turns.
-  static constexpr int first_query = fused ? 4 : 0;
-  static constexpr int score_tile_index = fused ? 6 : 4;
-  static constexpr int right_of(int part) { return fused ? 7 : 6 + part % 2; }
+  // Tiles: sums 0..3, query 4 and 5, scores or weights 6, keys or values 7.
+  static constexpr int first_query = 4;
+  static constexpr int score_tile_index = 6;
+  static constexpr int right = 7;
 
   void load_query() {
     tiles_.template load<first_query>(query_, head_dim * 2);
     tiles_.template load<first_query + 1>(query_ + 32, head_dim * 2);
-    if constexpr (key_tiles == 4) {
-      tiles_.template load<first_query + 2>(query_ + 64, head_dim * 2);
-      tiles_.template load<first_query + 3>(query_ + 96, head_dim * 2);
-    }
   }
 
   template <bool active, typename Between>
@@ -230,62 +195,35 @@ class AmxKernel {
     between(0);
     multiply_key<active, 1>(keys);
     between(1);
-    if constexpr (key_tiles == 4) {
-      multiply_key<active, 2>(keys);
-      between(2);
-      multiply_key<active, 3>(keys);
-      between(3);
-    }
   }
   Work work() const { return {keys_, values_, place_}; }
 
   template <bool active, int part>
   [[gnu::always_inline]] void multiply_key(const Bf16* keys) {
     if constexpr (active) {
-      tiles_.template load<right_of(part)>(keys + part * tile_elements, 64);
-      tiles_.template multiply<score_tile_index, first_query + part, right_of(part)>();
+      tiles_.template load<right>(keys + part * tile_elements, 64);
+      tiles_.template multiply<score_tile_index, first_query + part, right>();
     }
   }
   template <bool active, int part>
   [[gnu::always_inline]] void multiply_value(const Bf16* values) {
     if constexpr (active) {
-      tiles_.template load<right_of(part)>(values + part * tile_elements, 64);
-      tiles_.template multiply<part, score_tile_index, right_of(part)>();
+      tiles_.template load<right>(values + part * tile_elements, 64);
+      tiles_.template multiply<part, score_tile_index, right>();
     }
   }
 
-  /// Output columns [16 first, 16 first + 64) += weights * values, for all units.
-  template <int first>
-  void multiply_values() {
-    load_output<first>();
-    const Place place = place_;
-    const Bf16* const all_values = values_;
-    const int units = units_;
-    for (int i = 0; i < units; ++i) {
-      const Bf16* const values =
-          all_values + static_cast<std::ptrdiff_t>(i) * unit_keys * head_dim + first * tile_elements;
-      tiles_.template load<score_tile_index>(place.weights_of(i), page_row * 2);
-      multiply_value<true, 0>(values);
-      multiply_value<true, 1>(values);
-      multiply_value<true, 2>(values);
-      multiply_value<true, 3>(values);
-    }
-    store_output<first>();
-  }
-
-  template <int first>
   void load_output() {
-    tiles_.template load<0>(output_ + first * 16, head_dim * 4);
-    tiles_.template load<1>(output_ + first * 16 + 16, head_dim * 4);
-    tiles_.template load<2>(output_ + first * 16 + 32, head_dim * 4);
-    tiles_.template load<3>(output_ + first * 16 + 48, head_dim * 4);
+    tiles_.template load<0>(output_, head_dim * 4);
+    tiles_.template load<1>(output_ + 16, head_dim * 4);
+    tiles_.template load<2>(output_ + 32, head_dim * 4);
+    tiles_.template load<3>(output_ + 48, head_dim * 4);
   }
-  template <int first>
   void store_output() {
-    tiles_.template store<0>(output_ + first * 16, head_dim * 4);
-    tiles_.template store<1>(output_ + first * 16 + 16, head_dim * 4);
-    tiles_.template store<2>(output_ + first * 16 + 32, head_dim * 4);
-    tiles_.template store<3>(output_ + first * 16 + 48, head_dim * 4);
+    tiles_.template store<0>(output_, head_dim * 4);
+    tiles_.template store<1>(output_ + 16, head_dim * 4);
+    tiles_.template store<2>(output_ + 32, head_dim * 4);
+    tiles_.template store<3>(output_ + 48, head_dim * 4);
   }
 
   // --- softmax ---------------------------------------------------------------------------------------------------
@@ -372,93 +310,6 @@ class AmxKernel {
   int units_ = 0;
   alignas(64) std::byte memory_[page_bytes + 4096];
   Place place_;
-};
-
-/// Weights of bf16 from two vectors of 16 scores, in the order of value_word().
-///
-/// The accurate one: a polynomial in float, rounded once.
-class AccurateExponential {
- public:
-  /// `forced`: no weight is larger than 1.
-  AccurateExponential(float scale, bool forced)
-      : scale_(_mm512_set1_ps(scale)),
-        limit_(_mm512_set1_ps(forced ? 0.0F : std::numeric_limits<float>::infinity())),
-        worst_(_mm512_setzero_ps()) {}
-
-  /// What is added to scaled scores, for a reference.
-  static float offset(float reference) { return -reference; }
-  bool fits() const { return _mm512_reduce_max_ps(worst_) <= largest_exponent; }
-
-  [[gnu::always_inline]] __m512i weigh(const __m512& low, const __m512& high, const __m512& offset) {
-    const __m512i order = _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
-    const __m512 first = power_of_two(_mm512_fmadd_ps(low, scale_, offset));
-    const __m512 second = power_of_two(_mm512_fmadd_ps(high, scale_, offset));
-    return _mm512_permutexvar_epi32(order, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(second, first)));
-  }
-
- private:
-  /// By a minimax polynomial on [0, 1): relative error 7.5e-5, which rounding to bf16 hides. NaN stays NaN.
-  [[gnu::always_inline]] __m512 power_of_two(const __m512& exponent) {
-    const __m512 x = _mm512_min_ps(limit_, exponent);
-    worst_ = _mm512_max_ps(x, worst_);
-    const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
-    const __m512 polynomial = ((0.07802452F * rest + 0.2260672F) * rest + 0.6958335F) * rest + 0.99992522F;
-    return _mm512_scalef_ps(polynomial, x);
-  }
-
-  __m512 scale_;
-  __m512 limit_;
-  __m512 worst_;
-};
-
-/// The fast one makes the bits of a bf16 number of a score in fixed point: the upper bits are the exponent, and of the
-/// lower 7 bits, which would be 1 + f where 2^f is wanted, a table knows what is too much. Relative error 6e-3 at most.
-class FastExponential {
- public:
-  /// `forced`: no weight is larger than 1.
-  FastExponential(float scale, bool forced)
-      : scale_(_mm512_set1_ps(128.0F * scale)),
-        limit_(_mm512_set1_ps(128.0F * (forced ? 127.0F : 255.0F))),
-        excess_low_(_mm512_load_si512(excess.data())),
-        excess_high_(_mm512_load_si512(excess.data() + 64)),
-        worst_(_mm512_setzero_si512()) {}
-
-  static float offset(float reference) { return 128.0F * (127.0F - reference); }
-  bool fits() const {
-    const auto largest = static_cast<short>(128.0F * (127.0F + largest_exponent));
-    return _mm512_cmpgt_epu16_mask(worst_, _mm512_set1_epi16(largest)) == 0;
-  }
-
-  [[gnu::always_inline]] __m512i weigh(const __m512& low, const __m512& high, const __m512& offset) {
-    // Saturation makes 0 of whatever is too small, -infinity included.
-    const __m512i bits = _mm512_packus_epi32(fixed_point(low, offset), fixed_point(high, offset));
-    worst_ = _mm512_max_epu16(worst_, bits);
-    const __m512i too_much = _mm512_maskz_permutex2var_epi8(0x5555555555555555U, excess_low_, bits, excess_high_);
-    return _mm512_sub_epi16(bits, too_much);
-  }
-
- private:
-  /// 128 (1 + f - 2^f) for f = i / 128.
-  alignas(64) static constexpr std::array<std::uint8_t, 128> excess = [] {
-    std::array<std::uint8_t, 128> table{};
-    double power = 128.0;
-    for (std::size_t i = 0; i < table.size(); ++i) {
-      table[i] = static_cast<std::uint8_t>(static_cast<double>(128 + i) - power + 0.5);
-      power *= 1.0054299011128028;  // 2^(1/128)
-    }
-    return table;
-  }();
-
-  /// NaN becomes the limit, which does not fit.
-  [[gnu::always_inline]] __m512i fixed_point(const __m512& score, const __m512& offset) const {
-    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_fmadd_ps(score, scale_, offset), limit_));
-  }
-
-  __m512 scale_;
-  __m512 limit_;
-  __m512i excess_low_;
-  __m512i excess_high_;
-  __m512i worst_;
 };
 
 }  // namespace apb::cpu

@@ -12,7 +12,7 @@
 namespace apb::cpu {
 
 /// Memory for rows and for keys is there in multiples of this many, whatever of it is used.
-inline constexpr int padded_rows = 48;
+inline constexpr int padded_rows = 96;
 /// A row's sum of weights, in as many parts.
 inline constexpr int sum_lanes = 16;
 /// Weights may become as large as 2^this before a reference has to rise.

@@ -16,7 +16,9 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vbmi,avx2,fma")
+#include "cpu/attention/amx_exponential.hpp"
 #include "cpu/attention/amx_kernel.hpp"
+#include "cpu/attention/amx_wide_kernel.hpp"
 #include "unit/cpu/software_tiles.hpp"
 
 namespace apb {
@@ -28,22 +30,20 @@ bool runs_here() {
 }
 bool supports(int head_dim) { return head_dim == 64 || head_dim == 128; }
 
-template <typename Exponential, bool fused>
+template <typename Exponential>
 void attend(const cpu::StackedRows& rows, const cpu::KeySegment& segment) {
   if (rows.head_dim == 64) {
-    cpu::AmxKernel<SoftwareTiles, Exponential, 64, fused>::attend(rows, segment);
+    cpu::AmxKernel<SoftwareTiles, Exponential>::attend(rows, segment);
   } else {
-    cpu::AmxKernel<SoftwareTiles, Exponential, 128, false>::attend(rows, segment);
+    cpu::AmxWideKernel<SoftwareTiles, Exponential>::attend(rows, segment);
   }
 }
 
 constexpr std::array kernels = {
     cpu::AttentionKernel{"software tiles", DataType::bf16, DataType::bf16, runs_here, supports,
-                         attend<cpu::FastExponential, true>},
-    cpu::AttentionKernel{"software tiles, phases", DataType::bf16, DataType::bf16, runs_here, supports,
-                         attend<cpu::FastExponential, false>},
+                         attend<cpu::FastExponential>},
     cpu::AttentionKernel{"software tiles, accurate", DataType::bf16, DataType::bf16, runs_here, supports,
-                         attend<cpu::AccurateExponential, true>},
+                         attend<cpu::AccurateExponential>},
 };
 
 }  // namespace
