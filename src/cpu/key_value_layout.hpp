@@ -38,6 +38,13 @@ constexpr int value_word(int word) {
   return word % 8 / 2 * 4 + word / 8 * 2 + word % 2;
 }
 
+/// The word that stands at a position: value_word<Element>(word_at<Element>(position)) == position.
+template <typename Element>
+constexpr int word_at(int position) {
+  if constexpr (numbers_in_word<Element> == 1) return position;
+  return position / 2 % 2 * 8 + position / 4 * 2 + position % 2;
+}
+
 /// The keys and values of one KV head in a slot.
 template <typename Element>
 class HeadLayout {

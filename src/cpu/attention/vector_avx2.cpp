@@ -19,6 +19,7 @@ namespace {
 struct Set {
   static constexpr int lanes = 8;
   static constexpr int rows = 6;
+  static constexpr int unit_keys = 64;
   static constexpr int tiles = 1;
   using Floats = float __attribute__((vector_size(32)));
   using Words = std::uint32_t __attribute__((vector_size(32)));

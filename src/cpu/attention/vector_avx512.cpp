@@ -19,6 +19,7 @@ namespace {
 struct Set {
   static constexpr int lanes = 16;
   static constexpr int rows = 6;
+  static constexpr int unit_keys = 64;
   static constexpr int tiles = 4;
   using Floats = float __attribute__((vector_size(64)));
   using Words = std::uint32_t __attribute__((vector_size(64)));

@@ -21,9 +21,12 @@
 namespace apb::cpu {
 namespace {
 
+template <int rows_at_once>
 struct Set {
   static constexpr int lanes = 16;
-  static constexpr int rows = 6;
+  static constexpr int rows = rows_at_once;
+  /// Few rows are bound by memory, which is read fastest in long stretches.
+  static constexpr int unit_keys = rows <= 4 ? 256 : 64;
   static constexpr int tiles = 4;
   using Floats = __m512;
   using Words = std::uint32_t __attribute__((vector_size(64)));
@@ -54,8 +57,15 @@ struct Set {
 
 }  // namespace
 
+// A row of decoding has few query heads to a KV head: more rows at once would be worked on for nothing.
 void attend_avx512_bf16(const StackedRows& rows, const KeySegment& segment) {
-  VectorKernel<Set, Bf16, Bf16>::attend(rows, segment);
+  if (rows.rows <= 2) {
+    VectorKernel<Set<2>, Bf16, Bf16>::attend(rows, segment);
+  } else if (rows.rows <= 4) {
+    VectorKernel<Set<4>, Bf16, Bf16>::attend(rows, segment);
+  } else {
+    VectorKernel<Set<6>, Bf16, Bf16>::attend(rows, segment);
+  }
 }
 
 }  // namespace apb::cpu

@@ -4,6 +4,7 @@
 // A Set has
 //   lanes    numbers in a vector: 16, 8 or 4
 //   rows     rows that are worked on together
+//   unit_keys  keys that they are worked on with at a time
 //   Floats, Words  vectors of float and std::uint32_t
 //   multiply_pairs(sum, word, words)   where bf16 pairs are multiplied as they are
 //   power_of_two<Operand>(x)           2^x, 0 for -infinity, NaN for NaN
@@ -40,7 +41,7 @@ class VectorKernel {
   using Words = typename Set::Words;
   /// Rows that a unit of keys and values stays in the first cache for.
   static constexpr int tile_rows = 24;
-  static constexpr int unit_keys = 64;
+  static constexpr int unit_keys = Set::unit_keys;
   static constexpr int pack = numbers_in_word<Stored>;
   static constexpr int vectors_of_tile = tile_words / Set::lanes;
 
@@ -123,10 +124,10 @@ class VectorKernel {
     for (; words > 0; words -= tile_words, tile += right.next_words, numbers += tile_words * pack) {
       const int depth = std::min(words, tile_words);
 #pragma GCC unroll 2
-      for (int word = 0; word < depth; ++word) {
-        const int stands_at = of_values ? value_word<Stored>(word) : word;
-        add_products<tiles>(numbers + word * pack, left.stride, tile + stands_at * tile_words * pack,
-                            right.next_columns, sums);
+      for (int position = 0; position < depth; ++position) {  // in the order of memory
+        const int word = of_values ? word_at<Stored>(position) : position;
+        add_products<tiles>(numbers + word * pack, left.stride, tile + position * tile_words * pack, right.next_columns,
+                            sums);
       }
     }
     for (int r = 0; r < Set::rows; ++r) {

@@ -19,6 +19,7 @@ namespace {
 struct Set {
   static constexpr int lanes = 4;
   static constexpr int rows = 2;
+  static constexpr int unit_keys = 64;
   static constexpr int tiles = 1;
   using Floats = float __attribute__((vector_size(16)));
   using Words = std::uint32_t __attribute__((vector_size(16)));
