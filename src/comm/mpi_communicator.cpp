@@ -143,7 +143,7 @@ int MpiCommunicator::max(int value) {
 }
 
 std::shared_ptr<NodeMemory> MpiCommunicator::node_memory() {
-  auto memory = std::make_shared<MpiNodeMemory>(comm_);
+  auto memory = std::make_shared<MpiNodeMemory>(comm_, [this] { max(0); });
   return memory->size() > 1 ? memory : nullptr;
 }
 

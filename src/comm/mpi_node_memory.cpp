@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <limits>
+#include <utility>
 
 #include "comm/mpi_communicator.hpp"
 #include "error.hpp"
@@ -25,7 +26,8 @@ std::uint64_t free_shared_memory() {
 
 }  // namespace
 
-MpiNodeMemory::MpiNodeMemory(MPI_Comm parent) {
+MpiNodeMemory::MpiNodeMemory(MPI_Comm parent, std::function<void()> meet) : meet_(std::move(meet)) {
+  meet_();
   check_mpi(MPI_Comm_split_type(parent, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_), "MPI_Comm_split_type");
   check_mpi(MPI_Comm_set_errhandler(node_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(node_, &rank_), "MPI_Comm_rank");
@@ -37,6 +39,7 @@ MpiNodeMemory::~MpiNodeMemory() {
 }
 
 Buffer MpiNodeMemory::allocate(std::size_t bytes, std::size_t available) {
+  meet_();
   std::array<std::uint64_t, 2> limits{available, free_shared_memory()};
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, limits.data(), 2, MPI_UINT64_T, MPI_MIN, node_), "MPI_Allreduce");
   const auto [least, shared] = limits;

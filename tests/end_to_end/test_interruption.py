@@ -163,7 +163,7 @@ class InterruptionTest(ProgramTest):
             self.assertEqual(row != before, again, options)
 
     def test_two_runs_on_one_output(self):
-        source = self.documents(20, 10_000)
+        source = self.documents(20, 40_000)
         run = self.start(source)
         self.assertTrue(run.wait_until(lambda: committed(self.output)), run.log.read_text())
         for pid in run.ranks():  # or it might be done before the second run begins

@@ -411,6 +411,20 @@ U16 to_half(Float128 value) {
   return half != half ? U16{0x7FFF} : std::bit_cast<U16>(half);
 }
 
+/// a * b + c, near enough that a later rounding to 16 bits is that of the exact result: where one summand is too small
+/// to be held beside the other, only its sign counts, which breaks ties.
+Float128 fused(Float128 a, Float128 b, Float128 c) {
+  const auto magnitude = [](Float128 x) { return x < 0 ? -x : x; };
+  const Float128 product = a * b;  // exact
+  const bool product_is_larger = magnitude(product) > magnitude(c);
+  const Float128 large = product_is_larger ? product : c;
+  const Float128 small = product_is_larger ? c : product;
+  const bool finite = magnitude(large) < Float128{1e300};
+  if (!finite || small == 0 || !(magnitude(small) < magnitude(large) * Float128{0x1p-30})) return product + c;
+  const Float128 little = magnitude(large) * Float128{0x1p-50};
+  return small > 0 ? large + little : large - little;
+}
+
 TEST_F(OperationsTest, Halves) {
   check<U32, U32, U32, U32>(
       "fma_bf16x2",
@@ -418,7 +432,7 @@ TEST_F(OperationsTest, Halves) {
         U32 result = 0;
         for (int k = 0; k < 32; k += 16) {
           const auto part = [&](U32 word) { return Float128{from_bfloat(static_cast<U16>(word >> k))}; };
-          result |= U32{to_bfloat(part(a) * part(b) + part(c))} << k;
+          result |= U32{to_bfloat(fused(part(a), part(b), part(c)))} << k;
         }
         return result;
       },
@@ -431,7 +445,7 @@ TEST_F(OperationsTest, Halves) {
     U32 result = 0;
     for (int k = 0; k < 32; k += 16) {
       const auto part = [&](U32 word) { return Float128{from_half(static_cast<U16>(word >> k))}; };
-      result |= U32{to_half(part(a) * part(b) + part(c))} << k;
+      result |= U32{to_half(fused(part(a), part(b), part(c)))} << k;
     }
     return result;
   });
