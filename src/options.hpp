@@ -33,7 +33,7 @@ struct MethodOptions {
   bool anchor_query = true;         // the anchor holds the question
   AnchorPlacement anchor_placement = AnchorPlacement::sharded;
   CompressorKind compressor = CompressorKind::query_similarity;
-  std::uint64_t seed = 0;  // of the random compressor
+  std::uint64_t seed = 0;  // of the random compressor, and of what --check-dense takes
 };
 
 struct RunOptions {
@@ -51,6 +51,7 @@ struct RunOptions {
   std::string prompt_template = "auto";   // auto, none, llama2, llama3, chatml
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
+  int check_dense = 0;                    // documents that are answered by the exact method, too
   Overlap overlap = Overlap::automatic;   // attend to own blocks during the exchange; auto: if ranks span hosts
   double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing

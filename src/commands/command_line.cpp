@@ -89,7 +89,7 @@ void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off
   add_choice(app, "--anchor-placement", method.anchor_placement, anchor_placements(),
              "compute the anchor once over all ranks, or whole on each");
   add_choice(app, "--compressor", method.compressor, compressors(), "what scores the tokens that blocks pass on");
-  app.add_option("--seed", method.seed, "seed of --compressor random")->capture_default_str();
+  app.add_option("--seed", method.seed, "seed of --compressor random and of --check-dense")->capture_default_str();
 }
 
 /// What run and bench have in common.
@@ -122,6 +122,8 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
                   "prompt template; auto: the one that the tokenizer has the control tokens of");
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
+  app.add_option("--check-dense", run.check_dense, "answer this many documents exactly, too, and store the difference")
+      ->check(CLI::NonNegativeNumber);
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
   app.add_flag("--overwrite", run.overwrite, "replace an output that exists")->excludes(resume);
 }
@@ -184,6 +186,10 @@ std::string inconsistency(const RunOptions& run) {
   if (!run.input.empty() && run.output.empty()) return "--output FILE.h5 is missing";
   if (!run.input.empty() && !run.question.empty()) return "--question goes with --document; --input holds its own";
   if (!run.document.empty() && run.question.empty()) return "--question \"...\" is missing";
+  if (const Method method = run.method.method; run.check_dense > 0 && method != Method::apb && method != Method::star) {
+    return fmt::format("--check-dense compares with --method full, and --method {} is exact: leave --check-dense out",
+                       name_of(method));
+  }
   if (const std::string why = mismatch(run); !why.empty()) return why;
   return retaining_heads_mismatch(run);
 }
@@ -287,7 +293,8 @@ std::string options_as_json(const RunOptions& options) {
                                        {"overlap", name_in(overlaps(), options.overlap)},
                                        {"template", options.prompt_template},
                                        {"save_logits", options.save_logits},
-                                       {"save_selection", options.save_selection}};
+                                       {"save_selection", options.save_selection},
+                                       {"check_dense", options.check_dense}};
   return json.dump();
 }
 

@@ -25,6 +25,13 @@ std::vector<std::string> ids_of(const std::optional<DocumentFile>& file, const D
   return ids;
 }
 
+std::vector<std::string> document_ids(const std::optional<DocumentFile>& file, const Document& single) {
+  if (!file) return {single.id};
+  std::vector<std::string> ids;
+  for (int index = 0; index < file->size(); ++index) ids.push_back(file->id(index));
+  return ids;
+}
+
 std::string fingerprint_model(const RunOptions& options) {
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(options.model)) {
@@ -54,6 +61,7 @@ RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
   kept.threads = {};
   kept.overlap = {};
   kept.save_logits = kept.save_selection = false;
+  kept.check_dense = 0;
   const Method method = kept.method.method;
   if (method == Method::star) {
     kept.method = {.method = method, .blocks = kept.method.blocks, .automatic_blocks = kept.method.automatic_blocks};
@@ -80,7 +88,8 @@ Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, R
       tokenizer_(Tokenizer::load(options.model / "tokenizer.json")),
       template_(choose_template(options.prompt_template, tokenizer_)),
       model_fingerprint_(fingerprint_model(options)),
-      progress_(std::cerr, isatty(STDERR_FILENO) != 0, document_count()) {
+      progress_(std::cerr, isatty(STDERR_FILENO) != 0, document_count()),
+      checked_(document_ids(file_, single_), options.check_dense, options.method.seed) {
   if (options.output.empty()) return;
   writer_.emplace(OutputOptions{.file = options.output,
                                 .mode = open_mode(options),
@@ -105,6 +114,14 @@ std::string Coordinator::key_of(const Document& document, int question) const {
 
 bool Coordinator::is_finished(const ResultRow& row) const {
   return writer_ && writer_->finished_keys().contains(row.key);
+}
+
+bool Coordinator::is_checked(const ResultRow& row) {
+  if (!writer_) return false;
+  const auto earlier = writer_->earlier_drifts().find(row.key);
+  if (earlier == writer_->earlier_drifts().end()) return false;
+  drifts_.add(earlier->second);
+  return true;
 }
 
 std::vector<ResultRow> Coordinator::begin_rows(const Document& document) const {
@@ -156,17 +173,29 @@ Job Coordinator::make_job(const Document& document, std::vector<ResultRow>& rows
   return job;
 }
 
+/// All documents in order; then those to be checked in the place of others that failed behind them.
+std::optional<int> Coordinator::next_index() {
+  again_ = next_document_ == document_count();
+  return again_ ? checked_.take_next() : next_document_++;
+}
+
 std::optional<Job> Coordinator::next() {
-  while (next_document_ < document_count()) {
+  while (const auto index = next_index()) {
+    index_ = *index;
     document_start_ = std::chrono::steady_clock::now();
-    const Document document = read_document(next_document_++);
+    const Document document = read_document(index_);
     rows_ = begin_rows(document);
-    if (std::all_of(rows_.begin(), rows_.end(), [&](const ResultRow& row) { return is_finished(row); })) {
-      ++done_;
+    finished_ = again_ || std::ranges::all_of(rows_, [&](const ResultRow& row) { return is_finished(row); });
+    const auto checked = std::ranges::count_if(rows_, [&](const ResultRow& row) { return is_checked(row); });
+    const bool check = (again_ || checked_.take(index_)) && checked < std::ssize(rows_);
+    if (finished_ && !check) {
+      if (!again_) ++done_;
       continue;
     }
     try {
-      return make_job(document, rows_);
+      Job job = make_job(document, rows_);
+      job.check_dense = check;
+      return job;
     } catch (const Error& error) {
       fail_rows(error.what());
     }
@@ -182,12 +211,16 @@ void Coordinator::commit(DocumentResult result) {
   for (std::size_t question = 0; question < rows_.size(); ++question) {
     fill(rows_[question], *result.partition, result.answers[question]);
     if (!file_) std::cout << rows_[question].text << std::endl;
+    if (result.drifts.empty()) continue;
+    rows_[question].drift = result.drifts[question];
+    drifts_.add(rows_[question].drift);
   }
+  if (!result.check_error.empty()) leave_unchecked(result.check_error);
   phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
   for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
   rows_.front().phase_seconds = std::move(result.phase_seconds);
   rows_.front().selection = std::move(result.selection);
-  commit_rows();
+  commit_rows(result.check_seconds);
 }
 
 void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answer) const {
@@ -200,7 +233,7 @@ void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answe
   row.text = tokenizer_.decode(answer.tokens);
   row.token_ids = std::move(answer.tokens);
   row.finish_reason = answer.stopped ? "stop" : "length";
-  row.logits = std::move(answer.logits);
+  if (options_.save_logits) row.logits = std::move(answer.logits);
   row.prefill_seconds = answer.prefill_seconds;
   row.ttft_seconds = answer.first_token_seconds;
   row.decode_seconds = answer.decode_seconds;
@@ -208,12 +241,30 @@ void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answe
 }
 
 void Coordinator::fail_rows(const std::string& why) {
+  if (finished_) {
+    leave_unchecked(why);
+    if (!again_) ++done_;
+    return;
+  }
+  checked_.leave_out_failed(index_);
   for (ResultRow& row : rows_) row.message = why;
   commit_rows();
 }
 
-/// Progress counts documents; rows that an earlier run finished stay as they are.
-void Coordinator::commit_rows() {
+void Coordinator::leave_unchecked(const std::string& why) {
+  progress_.note(fmt::format("{}: not checked against full: {}", rows_.front().id, why));
+}
+
+/// Progress counts documents; rows that were finished before stay as they are, unless they have been checked.
+void Coordinator::commit_rows(double check_seconds) {
+  if (!again_) report_progress(check_seconds);
+  for (ResultRow& row : rows_) {
+    const bool there = again_ || is_finished(row);
+    if (writer_ && (!there || row.drift)) writer_->commit(std::move(row));
+  }
+}
+
+void Coordinator::report_progress(double check_seconds) {
   const bool failed = !rows_.front().message.empty();
   ++done_;
   if (failed) ++failed_;
@@ -224,17 +275,16 @@ void Coordinator::commit_rows() {
   progress_.done({.id = rows_.front().id,
                   .message = rows_.front().message,
                   .tokens = failed ? 0 : tokens,
-                  .seconds = seconds(document_start_)},
+                  .seconds = seconds(document_start_) - check_seconds,
+                  .check_seconds = check_seconds},
                  seconds(start_));
-  for (ResultRow& row : rows_) {
-    if (writer_ && !is_finished(row)) writer_->commit(std::move(row));
-  }
 }
 
 ExitCode Coordinator::finish() {
   progress_.finish();
   if (writer_) writer_->finish(ids_);
   if (!phase_seconds_.empty()) print_breakdown(std::cerr, phase_seconds_);
+  drifts_.print(std::cerr);
   if (writer_) {
     std::cerr << fmt::format("{} documents, {} failed; results in {}\n", done_, failed_, options_.output.string());
   }

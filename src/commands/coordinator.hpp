@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "commands/dense_check.hpp"
 #include "commands/job.hpp"
 #include "context/generate.hpp"
 #include "error.hpp"
@@ -18,6 +19,7 @@
 #include "output/parts.hpp"
 #include "output/progress.hpp"
 #include "output/results.hpp"
+#include "output/summary.hpp"
 
 namespace apb {
 
@@ -28,6 +30,9 @@ struct DocumentResult {
   std::vector<Answer> answers{};        // of each question
   std::vector<double> phase_seconds{};  // [ranks_used, phases]
   SelectionRecord selection{};          // if saved
+  std::vector<Drift> drifts{};          // of each question, if the document was checked
+  std::string check_error{};            // not empty: it could not be checked, and why
+  double check_seconds = 0;
 };
 
 class Coordinator {
@@ -52,6 +57,7 @@ class Coordinator {
   ExitCode stop();
 
  private:
+  std::optional<int> next_index();
   Document read_document(int index) const;
   /// Rows with id, key and metadata of the document's questions; one if it has none that can be read.
   std::vector<ResultRow> begin_rows(const Document& document) const;
@@ -60,9 +66,13 @@ class Coordinator {
   void check_positions(const DocumentLengths& lengths) const;
   std::string key_of(const Document& document, int question) const;
   bool is_finished(const ResultRow& row) const;
+  /// Whether an earlier run checked it; if so, it counts in the summary.
+  bool is_checked(const ResultRow& row);
   void fill(ResultRow& row, const Partition& partition, Answer& answer) const;
   void fail_rows(const std::string& why);
-  void commit_rows();
+  void leave_unchecked(const std::string& why);
+  void commit_rows(double check_seconds = 0);
+  void report_progress(double check_seconds);
   int document_count() const { return file_ ? file_->size() : 1; }
 
   RunOptions options_;
@@ -76,7 +86,13 @@ class Coordinator {
   std::optional<ResultsWriter> writer_;  // none without --output
   Progress progress_;
 
+  CheckedDocuments checked_;
+  DriftSummary drifts_;
+
   int next_document_ = 0;
+  int index_ = 0;                // of the document under way
+  bool again_ = false;           // it was done before in this run, and is only to be checked
+  bool finished_ = false;        // its rows are in the output already, from this run or an earlier one
   std::vector<ResultRow> rows_;  // of the document under way
   int failed_ = 0;
   int done_ = 0;

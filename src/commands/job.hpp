@@ -16,6 +16,7 @@ inline constexpr int insert_for_tokens = 16;
 struct Job {
   DocumentLengths lengths;
   std::uint64_t document = 0;  // hash of the id: tells documents apart for the random compressor
+  bool check_dense = false;    // to be answered by the exact method, too
   std::vector<std::int32_t> context;
   std::vector<std::vector<std::int32_t>> queries;  // the first goes through the prefill
 };

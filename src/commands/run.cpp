@@ -1,6 +1,7 @@
 #include "commands/run.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -8,6 +9,7 @@
 #include "comm/mpi_communicator.hpp"
 #include "commands/command_line.hpp"
 #include "commands/coordinator.hpp"
+#include "commands/dense_check.hpp"
 #include "commands/job.hpp"
 #include "commands/load.hpp"
 #include "commands/make_device.hpp"
@@ -122,16 +124,39 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
     return result;
   }
   const int max_new_tokens = job.lengths.max_new_tokens;
+  const bool keep_logits = options.save_logits || job.check_dense;
   result.answers.push_back(
-      generate(device, world, model, *forward, job.context, job.queries.front(), max_new_tokens, options.save_logits));
+      generate(device, world, model, *forward, job.context, job.queries.front(), max_new_tokens, keep_logits));
   for (std::size_t question = 1; question < job.queries.size(); ++question) {
     result.answers.push_back(
-        generate_further(device, world, model, *forward, job.queries[question], max_new_tokens, options.save_logits));
+        generate_further(device, world, model, *forward, job.queries[question], max_new_tokens, keep_logits));
   }
   const PhaseSeconds& phases = result.answers.front().phase_seconds;
   result.phase_seconds = gather_phases(world, phases, result.partition->ranks_used());
   if (options.save_selection) result.selection = gather_selection(world, *forward, *result.partition, model.config);
   return result;
+}
+
+/// Answers by the exact method, too, what was answered, and takes the difference to `result` on rank 0. Gives what the
+/// exact method needed of this rank's memory, in bytes. Throws Interrupted on all ranks when one is told to stop.
+std::size_t check_dense(const RunOptions& options, const Job& job, Device& device, const Model& model,
+                        Communicator& world, DocumentResult& result) {
+  const auto start = std::chrono::steady_clock::now();
+  const RunOptions exact = exact_options(options);
+  const DocumentResult dense = answer(exact, exact_job(job, result.answers), device, model, world);
+  result.check_error = dense.error;
+  if (!dense.error.empty()) return 0;
+  try {
+    for (std::size_t question = 0; world.rank() == 0 && question < dense.answers.size(); ++question) {
+      result.drifts.push_back(drift_between(result.answers[question], dense.answers[question]));
+    }
+  } catch (const Error& error) {
+    result.check_error = error.what();
+    result.drifts.clear();
+  }
+  result.check_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return memory_needed(device, model, *dense.partition, exact.method, world.rank(), false,
+                       options.overlap == Overlap::on);
 }
 
 }  // namespace
@@ -167,6 +192,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
     world.enter_stage("between documents");
     agree(world, [&] {
       if (coordinates && result) coordinator->commit(std::move(*result));
+      result.reset();
       if (coordinates) job = coordinator->next();
     });
     job = share_job(world, std::move(job));
@@ -176,6 +202,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
       if (!result->answers.empty()) {
         memory.expect(memory_needed(*device, model, *result->partition, options.method, world.rank(),
                                     options.save_selection, options.overlap == Overlap::on));
+        if (job->check_dense) memory.expect(check_dense(options, *job, *device, model, world, *result));
       }
     } catch (const Interrupted&) {
       interrupted = true;
@@ -185,6 +212,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, Communica
   auto exit_code = ExitCode::success;
   world.enter_stage("writing the results");
   agree(world, [&] {
+    if (coordinates && result) coordinator->commit(std::move(*result));  // answered, but its check was interrupted
     if (coordinates) exit_code = interrupted ? coordinator->stop() : coordinator->finish();
   });
   world.broadcast(std::as_writable_bytes(std::span(&exit_code, 1)), 0);

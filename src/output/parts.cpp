@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
-#include <unordered_map>
 #include <utility>
 
 #include "error.hpp"
@@ -93,6 +92,7 @@ ResultsWriter::ResultsWriter(OutputOptions options, RunInfo info)
   if (options_.mode == OpenMode::overwrite) remove_parts();
   for (const auto& row : collect(Arrays::skip)) {
     if (row.ok) finished_keys_.insert(row.key);
+    if (row.drift) earlier_drifts_.emplace(row.key, *row.drift);
   }
   const auto parts = parts_in(folder_);
   if (!parts.empty()) next_part_ = parts.back().number + 1;
@@ -160,6 +160,7 @@ std::vector<ResultRow> ResultsWriter::collect(Arrays arrays) const {
 }
 
 void ResultsWriter::commit(ResultRow row) {
+  std::erase_if(waiting_, [&](const ResultRow& older) { return older.id == row.id; });
   waiting_.push_back(std::move(row));
   flush_if_due();
 }

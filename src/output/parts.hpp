@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -38,7 +39,11 @@ class ResultsWriter {
   /// Keys of the rows that need no further work. Failed rows are not among them, so that they are tried again.
   const std::unordered_set<std::string>& finished_keys() const { return finished_keys_; }
 
-  /// Takes a finished row; writes a part if the last one is `part_interval` old.
+  /// Drift by key, of the finished rows that were checked.
+  const std::unordered_map<std::string, Drift>& earlier_drifts() const { return earlier_drifts_; }
+
+  /// Takes a finished row, in the place of one with its id that has no part yet; writes a part if the last one is
+  /// `part_interval` old.
   void commit(ResultRow row);
 
   /// Writes a part if there are rows and the last part is `part_interval` old. Call it now and then in long work.
@@ -68,6 +73,7 @@ class ResultsWriter {
   std::filesystem::path folder_;
   std::optional<FolderLock> lock_;
   std::unordered_set<std::string> finished_keys_;
+  std::unordered_map<std::string, Drift> earlier_drifts_;
   std::vector<ResultRow> waiting_;
   int next_part_ = 1;
   std::chrono::steady_clock::time_point last_part_ = std::chrono::steady_clock::now();

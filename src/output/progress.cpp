@@ -21,8 +21,10 @@ void Progress::done(const DocumentDone& document, double elapsed_seconds) {
   if (!document.message.empty()) {
     fmt::print(out_, "[{}/{}] {}: failed: {}\n", done_, documents_, document.id, document.message);
   } else if (!terminal_) {
-    fmt::print(out_, "[{}/{}] {}: {} tokens in {:.2f} s\n", done_, documents_, document.id, document.tokens,
+    fmt::print(out_, "[{}/{}] {}: {} tokens in {:.2f} s", done_, documents_, document.id, document.tokens,
                document.seconds);
+    if (document.check_seconds > 0) fmt::print(out_, ", checked in {:.2f} s", document.check_seconds);
+    out_ << '\n';
   }
   if (terminal_) {
     const double rate = elapsed_seconds > 0 ? static_cast<double>(tokens_) / elapsed_seconds : 0;
@@ -30,6 +32,11 @@ void Progress::done(const DocumentDone& document, double elapsed_seconds) {
     fmt::print(out_, "{}/{} documents, {:.0f} tokens/s, {} left", done_, documents_, rate, clock_text(left));
   }
   out_.flush();
+}
+
+void Progress::note(const std::string& text) {
+  if (terminal_) out_ << "\r\033[K";
+  out_ << text << '\n' << std::flush;
 }
 
 void Progress::finish() {

@@ -14,6 +14,7 @@ struct DocumentDone {
   std::string message;      // why it failed; empty if ok
   std::int64_t tokens = 0;  // prompt and answer
   double seconds = 0;
+  double check_seconds = 0;  // more, of --check-dense
 };
 
 /// Reports documents as they are done: on a terminal in one line that is written over and over (failures stay above
@@ -24,6 +25,9 @@ class Progress {
 
   /// `elapsed_seconds` since the first document began: the base of tokens/s and time left.
   void done(const DocumentDone& document, double elapsed_seconds);
+
+  /// A line about a document that is no failure.
+  void note(const std::string& text);
 
   /// Ends the line on a terminal.
   void finish();

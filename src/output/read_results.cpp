@@ -38,6 +38,7 @@ class Reader {
     read_columns();
     read_tokens(arrays == Arrays::load ? static_cast<hsize_t>(results.saved.vocabulary) : 0);
     read_phases();
+    if (file_.has("drift/row")) read_drift();
     if (results.saved.selection && arrays == Arrays::load) read_selection();
     results.rows = std::move(rows_);
     return results;
@@ -112,6 +113,21 @@ class Reader {
       const auto used = static_cast<hsize_t>(rows_[i].ranks_used);
       if (used > shape[1]) fail("{}: {} has {} ranks, row {} has {}", path_, dataset, shape[1], i, used);
       if (rows_[i].ok) rows_[i].phase_seconds = file_.read_block<double>(dataset, {{i, 0, 0}, {1, used, phase_count}});
+    }
+  }
+
+  void read_drift() {
+    const auto checked = file_.read<std::int64_t>("drift/row");
+    const auto differences = file_.read<float>("drift/largest_logit_difference");
+    const auto tokens = file_.read<std::int32_t>("drift/first_differing_token");
+    const auto exists = [&](std::int64_t row) { return row >= 0 && row < std::ssize(rows_); };
+    if (differences.size() != checked.size() || tokens.size() != checked.size() ||
+        !std::ranges::all_of(checked, exists)) {
+      fail("{}: drift does not fit the {} rows of the file", path_, rows_.size());
+    }
+    for (std::size_t i = 0; i < checked.size(); ++i) {
+      rows_[static_cast<std::size_t>(checked[i])].drift = {.largest_logit_difference = differences[i],
+                                                           .first_differing_token = tokens[i]};
     }
   }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,15 @@ struct SelectionRecord {
   int kv_heads = 0;
   int p = 0;
   std::vector<std::int32_t> positions;
+};
+
+/// How far an answer is from that of the exact method, over the tokens up to and including the first that differs.
+struct Drift {
+  float largest_logit_difference = 0;
+  std::int32_t first_differing_token = -1;  // of the answer, from 0; -1: none
+
+  bool answers_equal() const { return first_differing_token < 0; }
+  bool operator==(const Drift&) const = default;
 };
 
 /// One question about one document: what was asked, what came out, and how long it took.
@@ -44,6 +54,7 @@ struct ResultRow {
   double prefill_seconds = 0;
   std::vector<double> phase_seconds;  // [ranks_used, phases]; empty if failed
   SelectionRecord selection;          // if saved
+  std::optional<Drift> drift{};       // if checked
 };
 
 /// What is needed to repeat the run.

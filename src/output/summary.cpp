@@ -66,6 +66,11 @@ Json json_of(const ResultRow& row) {
   json["ttft_seconds"] = row.ttft_seconds;
   json["prefill_seconds"] = row.prefill_seconds;
   json["decode_seconds"] = row.decode_seconds;
+  if (row.drift) {
+    json["drift"] = {{"largest_logit_difference", row.drift->largest_logit_difference},
+                     {"first_differing_token", row.drift->first_differing_token},
+                     {"answers_equal", row.drift->answers_equal()}};
+  }
   json["metadata"] = row.metadata.empty() ? Json::object() : Json::parse(row.metadata);
   return json;
 }
@@ -80,7 +85,11 @@ void print_summary(std::ostream& out, const Results& results) {
   fmt::print(out, "model    {}, {}\n", info.model, info.dtype);
   fmt::print(out, "ranks    {} on {} ({})\n", info.ranks, distinct(info.hosts), distinct(info.devices));
   const auto ok = std::ranges::count_if(rows, &ResultRow::ok);
-  fmt::print(out, "rows     {} ok, {} failed\n\n", ok, std::ssize(rows) - ok);
+  fmt::print(out, "rows     {} ok, {} failed\n", ok, std::ssize(rows) - ok);
+  DriftSummary drifts;
+  for (const auto& row : rows) drifts.add(row.drift);
+  drifts.print(out);
+  out << '\n';
   for (const auto& row : rows) {
     if (row.ok) {
       fmt::print(out, "{}: ok, {} + {} tokens, {} out, first token after {:.3f} s: {}\n", row.id, row.context_length,
@@ -93,6 +102,19 @@ void print_summary(std::ostream& out, const Results& results) {
     fmt::print(out, "\nPrefill, mean over documents; min, mean and max over ranks\n");
     print_breakdown(out, phases);
   }
+}
+
+void DriftSummary::add(const std::optional<Drift>& drift) {
+  if (!drift) return;
+  ++answers_;
+  if (drift->answers_equal()) ++equal_;
+  largest_ = std::max(largest_, drift->largest_logit_difference);
+}
+
+void DriftSummary::print(std::ostream& out) const {
+  if (answers_ == 0) return;
+  fmt::print(out, "checked against full: {} answers, {} equal, largest logit difference {:.4g}\n", answers_, equal_,
+             largest_);
 }
 
 void print_json_lines(std::ostream& out, const Results& results) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -39,6 +40,8 @@ void check_row(const ResultRow& row, const SavedArrays& saved) {
   const auto size = [](auto... factors) { return (std::size_t{1} * ... * static_cast<std::size_t>(factors)); };
   const auto& selection = row.selection;
   require(row.ok == row.message.empty(), "a failed row has a message, and only a failed row");
+  require(!row.drift || (row.ok && std::isfinite(row.drift->largest_logit_difference)),
+          "drift is finite, and of rows that are ok");
   require(row.ok || (row.token_ids.empty() && row.phase_seconds.empty()), "a failed row has no tokens and no times");
   require(!row.ok || row.phase_seconds.size() == size(row.ranks_used, phases), "one time per rank and phase");
   require(saved.vocabulary == 0 || row.logits.size() == size(row.token_ids.size(), saved.vocabulary),
@@ -148,6 +151,31 @@ void write_selection(h5::File& file, const Rows& rows) {
   }
 }
 
+/// Of the rows that were checked.
+void write_drift(h5::File& file, const Rows& rows) {
+  std::vector<std::int64_t> checked;
+  std::vector<float> differences;
+  std::vector<std::int32_t> tokens;
+  std::vector<std::int32_t> equal;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto& drift = rows[i].drift;
+    if (!drift) continue;
+    checked.push_back(static_cast<std::int64_t>(i));
+    differences.push_back(drift->largest_logit_difference);
+    tokens.push_back(drift->first_differing_token);
+    equal.push_back(drift->answers_equal() ? 1 : 0);
+  }
+  if (checked.empty()) return;
+  file.create_group("drift");
+  file.write("drift/row", checked, {"row in documents that was answered by method full, too", "row"});
+  file.write(
+      "drift/largest_logit_difference", differences,
+      {"largest absolute difference of a logit, over the tokens up to and including the first that differs", "1"});
+  file.write("drift/first_differing_token", tokens,
+             {"token of the answer, from 0, where the two answers first differ; -1 if nowhere", "token"});
+  file.write("drift/answers_equal", equal, {"1 if both answers have the same tokens, else 0", ""});
+}
+
 }  // namespace
 
 void write_run(h5::File& file, const RunInfo& info) {
@@ -172,6 +200,7 @@ void write_results(const std::filesystem::path& path, const RunInfo& info, std::
   write_outputs(file, rows, saved);
   write_timings(file, rows);
   if (saved.selection) write_selection(file, rows);
+  write_drift(file, rows);
   replace_file(path, file.image());
 }
 

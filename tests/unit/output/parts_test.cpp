@@ -103,6 +103,26 @@ TEST_F(Parts, QuickDocumentsShareAPart) {
   EXPECT_EQ(ids_of(read_results(file_)), (std::vector<std::string>{"a", "b", "c"}));
 }
 
+TEST_F(Parts, ARowThatIsCheckedLaterReplacesTheOneThatWaits) {
+  ResultRow checked = ok_row("a", 1);
+  checked.drift = {.largest_logit_difference = 0.5F, .first_differing_token = 3};
+  ResultRow unchecked = checked;
+  unchecked.drift.reset();
+  {
+    auto writer = open(OpenMode::refuse_existing, never);
+    writer.commit(unchecked);
+    writer.commit(ok_row("b", 2));
+    writer.commit(checked);
+    EXPECT_TRUE(writer.earlier_drifts().empty());
+    writer.flush();
+  }
+  EXPECT_EQ(ids_of(read_results(parts_ / "part-000001.h5")), (std::vector<std::string>{"b", "a"}));
+  auto writer = open(OpenMode::resume);
+  EXPECT_EQ(writer.earlier_drifts().at("key-of-a"), *checked.drift);
+  writer.finish({"a", "b"});
+  expect_same(read_results(file_).rows.at(0), checked);
+}
+
 TEST_F(Parts, AnInterruptedRunIsResumed) {
   interrupted_run(OpenMode::refuse_existing, {ok_row("a", 1), failed_row("b"), ok_row("c", 3)});
   {

@@ -5,6 +5,8 @@
 #include <hdf5.h>
 #include <hdf5_hl.h>
 
+#include <limits>
+
 #include "output/hdf5.hpp"
 #include "rows.hpp"
 
@@ -152,6 +154,29 @@ TEST(Results, PhaseTimesArePaddedWithZerosAndHaveScales) {
   EXPECT_EQ(file.scale_label("timings/phase_seconds", 1), "rank");
   EXPECT_EQ(file.scale_label("timings/phase_seconds", 2), "phase");
   EXPECT_EQ(file.texts("timings/phases"), (std::vector<std::string>{phase_names.begin(), phase_names.end()}));
+}
+
+TEST(Results, DriftOfTheRowsThatWereChecked) {
+  const TemporaryFolder folder;
+  auto rows = mixed_rows();
+  for (auto& row : rows) row.drift.reset();
+  write_results(folder / "none.h5", make_info(), rows, {});
+  EXPECT_FALSE(PlainFile(folder / "none.h5").has("drift"));
+
+  rows[2].drift = {.largest_logit_difference = 0.25F, .first_differing_token = -1};
+  rows[5].drift = {.largest_logit_difference = 3.5F, .first_differing_token = 0};
+  write_results(folder / "r.h5", make_info(), rows, {});
+  const PlainFile file(folder / "r.h5");
+  EXPECT_EQ(file.read<std::int64_t>("drift/row", H5T_NATIVE_INT64), (std::vector<std::int64_t>{2, 5}));
+  EXPECT_EQ(file.read<float>("drift/largest_logit_difference", H5T_NATIVE_FLOAT), (std::vector<float>{0.25F, 3.5F}));
+  EXPECT_EQ(file.read<int>("drift/first_differing_token", H5T_NATIVE_INT), (std::vector<int>{-1, 0}));
+  EXPECT_EQ(file.read<int>("drift/answers_equal", H5T_NATIVE_INT), (std::vector<int>{1, 0}));
+
+  rows[5].drift->largest_logit_difference = std::numeric_limits<float>::quiet_NaN();
+  expect_error([&] { write_results(folder / "nan.h5", make_info(), rows, {}); }, {"f", "finite"});
+  rows[5].drift.reset();
+  rows[1].drift = {.largest_logit_difference = 0.25F};
+  expect_error([&] { write_results(folder / "failed.h5", make_info(), rows, {}); }, {"b", "ok"});
 }
 
 TEST(Results, SelectionIsPaddedWithMinusOne) {

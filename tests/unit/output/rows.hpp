@@ -77,6 +77,9 @@ inline ResultRow ok_row(const std::string& id, unsigned seed) {
   row.selection = {.layers = 2, .blocks = row.blocks, .kv_heads = 2, .p = row.passing_length, .positions = {}};
   row.selection.positions.resize(static_cast<std::size_t>(2 * row.blocks * 2 * row.passing_length));
   for (auto& position : row.selection.positions) position = draw(0, 99);
+  if (draw(0, 1) == 0) {
+    row.drift = {.largest_logit_difference = static_cast<float>(real()), .first_differing_token = draw(-1, 2)};
+  }
   return row;
 }
 
@@ -111,6 +114,7 @@ inline void expect_same(const ResultRow& got, const ResultRow& expected) {
   EXPECT_EQ(got.decode_seconds, expected.decode_seconds);
   EXPECT_EQ(got.prefill_seconds, expected.prefill_seconds);
   EXPECT_EQ(got.phase_seconds, expected.phase_seconds);
+  EXPECT_EQ(got.drift, expected.drift);
 }
 
 inline std::string bytes_of(const std::filesystem::path& path) {

@@ -18,8 +18,12 @@ TEST(Progress, WritesALinePerDocumentToALog) {
   Progress progress(out, false, 12);
   progress.done({.id = "a", .message = "", .tokens = 1000, .seconds = 2.5}, 2.5);
   progress.done({.id = "b", .message = "no query", .tokens = 0, .seconds = 0}, 2.5);
+  progress.note("c: not checked");
+  progress.done({.id = "c", .message = "", .tokens = 10, .seconds = 1, .check_seconds = 3}, 6.5);
   progress.finish();
-  EXPECT_EQ(out.str(), "[1/12] a: 1000 tokens in 2.50 s\n[2/12] b: failed: no query\n");
+  EXPECT_EQ(out.str(),
+            "[1/12] a: 1000 tokens in 2.50 s\n[2/12] b: failed: no query\nc: not checked\n"
+            "[3/12] c: 10 tokens in 1.00 s, checked in 3.00 s\n");
 }
 
 TEST(Progress, RewritesOneLineOnATerminalAndKeepsFailures) {
@@ -33,6 +37,26 @@ TEST(Progress, RewritesOneLineOnATerminalAndKeepsFailures) {
   out.str("");
   progress.finish();
   EXPECT_EQ(out.str(), "\n");
+}
+
+TEST(Progress, ANoteStaysAboveTheLineOnATerminal) {
+  std::ostringstream out;
+  Progress progress(out, true, 4);
+  progress.note("c: not checked");
+  EXPECT_EQ(out.str(), "\r\033[Kc: not checked\n");
+}
+
+TEST(Drift, ASummaryOfTheRowsThatWereChecked) {
+  std::ostringstream out;
+  DriftSummary drifts;
+  drifts.add({});
+  drifts.print(out);
+  EXPECT_EQ(out.str(), "");
+  drifts.add(Drift{.largest_logit_difference = 0.25F, .first_differing_token = -1});
+  drifts.add(Drift{.largest_logit_difference = 2.5F, .first_differing_token = 0});
+  drifts.add(Drift{.largest_logit_difference = 1, .first_differing_token = 4});
+  drifts.print(out);
+  EXPECT_EQ(out.str(), "checked against full: 3 answers, 1 equal, largest logit difference 2.5\n");
 }
 
 TEST(Progress, ClockText) {
