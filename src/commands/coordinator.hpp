@@ -9,6 +9,7 @@
 
 #include "commands/job.hpp"
 #include "context/generate.hpp"
+#include "context/work.hpp"
 #include "error.hpp"
 #include "input/documents.hpp"
 #include "input/prompt_template.hpp"
@@ -27,7 +28,8 @@ struct DocumentResult {
   std::optional<Partition> partition{};
   std::vector<Answer> answers{};        // of each question
   std::vector<double> phase_seconds{};  // [ranks_used, phases]
-  SelectionRecord selection{};          // if saved
+  PrefillCounts counts{};
+  SelectionRecord selection{};  // if saved
 };
 
 class Coordinator {
