@@ -172,6 +172,13 @@ void count_work(const Bench& bench, const Partition& partition, BenchCase& resul
       result.decode_bytes.push_back(phase.bytes);
     }
   }
+  PrefillCounts counts = count_prefill(bench.device, config, partition);
+  const auto ranks = static_cast<std::size_t>(bench.world.size());
+  counts.pairs.resize(ranks);
+  counts.bytes_sent.resize(ranks);
+  result.pairs = std::move(counts.pairs);
+  result.bytes_sent = std::move(counts.bytes_sent);
+  result.full_pairs = counts.full_pairs;
 }
 
 BenchCase measure(const Bench& bench, const Partition& partition) {

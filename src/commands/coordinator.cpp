@@ -219,6 +219,9 @@ void Coordinator::commit(DocumentResult result) {
   phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
   for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
   rows_.front().phase_seconds = std::move(result.phase_seconds);
+  rows_.front().pairs = std::move(result.counts.pairs);
+  rows_.front().bytes_sent = std::move(result.counts.bytes_sent);
+  rows_.front().full_pairs = result.counts.full_pairs;
   rows_.front().selection = std::move(result.selection);
   commit_rows(result.check_seconds);
 }
@@ -238,6 +241,8 @@ void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answe
   row.ttft_seconds = answer.first_token_seconds;
   row.decode_seconds = answer.decode_seconds;
   row.phase_seconds.assign(static_cast<std::size_t>(row.ranks_used) * phase_count, 0.0);
+  row.pairs.assign(static_cast<std::size_t>(row.ranks_used), 0.0);
+  row.bytes_sent = row.pairs;
 }
 
 void Coordinator::fail_rows(const std::string& why) {

@@ -10,6 +10,7 @@
 #include "commands/dense_check.hpp"
 #include "commands/job.hpp"
 #include "context/generate.hpp"
+#include "context/work.hpp"
 #include "error.hpp"
 #include "input/documents.hpp"
 #include "input/prompt_template.hpp"
@@ -29,10 +30,11 @@ struct DocumentResult {
   std::optional<Partition> partition{};
   std::vector<Answer> answers{};        // of each question
   std::vector<double> phase_seconds{};  // [ranks_used, phases]
-  SelectionRecord selection{};          // if saved
   std::vector<Drift> drifts{};          // of each question, if the document was checked
   std::string check_error{};            // not empty: it could not be checked, and why
   double check_seconds = 0;
+  PrefillCounts counts{};
+  SelectionRecord selection{};  // if saved
 };
 
 class Coordinator {

@@ -233,4 +233,13 @@ double prefill_bytes_sent(const Device& device, const ModelConfig& config, const
   return (partition.ranks - 1) * (part + query);
 }
 
+PrefillCounts count_prefill(const Device& device, const ModelConfig& config, const Partition& partition) {
+  PrefillCounts counts{.full_pairs = full_prefill_pairs(config, partition.lengths)};
+  for (int rank = 0; rank < partition.ranks_used(); ++rank) {
+    counts.pairs.push_back(prefill_pairs(config, partition, rank));
+    counts.bytes_sent.push_back(prefill_bytes_sent(device, config, partition));
+  }
+  return counts;
+}
+
 }  // namespace apb

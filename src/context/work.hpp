@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 #include "context/partition.hpp"
 #include "device/device.hpp"
@@ -44,5 +45,13 @@ double full_prefill_pairs(const ModelConfig& config, const DocumentLengths& leng
 
 /// Bytes that each rank sends between device memories in the prefill, to all others together.
 double prefill_bytes_sent(const Device& device, const ModelConfig& config, const Partition& partition);
+
+/// The last three, of every rank that owns a block.
+struct PrefillCounts {
+  std::vector<double> pairs;       // [ranks_used]
+  std::vector<double> bytes_sent;  // [ranks_used]
+  double full_pairs = 0.0;
+};
+PrefillCounts count_prefill(const Device& device, const ModelConfig& config, const Partition& partition);
 
 }  // namespace apb

@@ -27,6 +27,9 @@ struct BenchCase {
   std::vector<double> bytes;                 // [ranks, phases], prefill
   std::vector<double> decode_flops;          // [ranks, phases]
   std::vector<double> decode_bytes;          // [ranks, phases]
+  std::vector<double> pairs;                 // [ranks], query-key pairs of the prefill
+  std::vector<double> bytes_sent;            // [ranks], in the prefill
+  double full_pairs = 0.0;                   // what exact attention needs
   std::vector<std::int64_t> needed_bytes;    // [ranks], computed before; weights not counted
   std::vector<std::int64_t> peak_bytes;      // [ranks], resident, of the whole process; 0 if unknown
 };

@@ -82,19 +82,24 @@ void print_table(std::ostream& out, const RooflineTable& table, const BenchPeaks
 }  // namespace
 
 void print_bench_heading(std::ostream& out) {
-  fmt::print(out, "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11}  {:<28}{:>11}{:>11}{:>11}\n", "context", "method", "blocks",
-             "anchor", "passing", "prefill s (min..max)", "tokens/s", "decode ms/token (min..max)", "weights GiB",
-             "needed GiB", "peak GiB");
+  fmt::print(out, "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11}  {:<28}{:>11}{:>11}{:>11}{:>11}{:>10}{:>10}\n", "context",
+             "method", "blocks", "anchor", "passing", "prefill s (min..max)", "tokens/s", "decode ms/token (min..max)",
+             "weights GiB", "needed GiB", "peak GiB", "pairs/full", "max/mean", "sent MiB");
 }
 
 void print_bench_case(std::ostream& out, const BenchResults& results, const BenchCase& one) {
   const auto tokens = static_cast<double>(one.context_length + results.query_length);
   const std::string decoding =
       results.decode_tokens > 0 ? with_spread(one.decode_seconds, 1e3 / results.decode_tokens) : "-";
-  fmt::print(out, "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11.1f}  {:<28}{:>11.2f}{:>11.2f}{:>11.2f}\n",
-             one.context_length, one.method, one.blocks, one.anchor_length, one.passing_length,
-             with_spread(one.prefill_seconds, 1.0), tokens / median(one.prefill_seconds), decoding,
-             gibibytes(results.loaded_bytes), gibibytes(one.needed_bytes), gibibytes(one.peak_bytes));
+  const double pairs = sum(one.pairs);
+  const double mean_pairs = pairs / static_cast<double>(one.pairs.size());
+  fmt::print(
+      out,
+      "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11.1f}  {:<28}{:>11.2f}{:>11.2f}{:>11.2f}{:>11.3f}{:>10.2f}{:>10.1f}\n",
+      one.context_length, one.method, one.blocks, one.anchor_length, one.passing_length,
+      with_spread(one.prefill_seconds, 1.0), tokens / median(one.prefill_seconds), decoding,
+      gibibytes(results.loaded_bytes), gibibytes(one.needed_bytes), gibibytes(one.peak_bytes), pairs / one.full_pairs,
+      std::ranges::max(one.pairs) / mean_pairs, std::ranges::max(one.bytes_sent) / 0x1p20);
   out.flush();
 }
 

@@ -39,6 +39,8 @@ class Reader {
     read_tokens(arrays == Arrays::load ? static_cast<hsize_t>(results.saved.vocabulary) : 0);
     read_phases();
     if (file_.has("drift/row")) read_drift();
+    read_counts("timings/pairs", &ResultRow::pairs);
+    read_counts("timings/bytes_sent", &ResultRow::bytes_sent);
     if (results.saved.selection && arrays == Arrays::load) read_selection();
     results.rows = std::move(rows_);
     return results;
@@ -88,6 +90,7 @@ class Reader {
     numbers("timings/ttft_seconds", &ResultRow::ttft_seconds);
     numbers("timings/decode_seconds", &ResultRow::decode_seconds);
     numbers("timings/prefill_seconds", &ResultRow::prefill_seconds);
+    numbers("timings/full_pairs", &ResultRow::full_pairs);
   }
 
   void read_tokens(hsize_t vocabulary) {
@@ -106,12 +109,18 @@ class Reader {
     }
   }
 
+  /// The ranks that a row used, of the file's axis of `ranks`.
+  hsize_t ranks_used(std::size_t row, const std::string& dataset, hsize_t ranks) const {
+    const auto used = static_cast<hsize_t>(rows_[row].ranks_used);
+    if (used > ranks) fail("{}: {} has {} ranks, row {} has {}", path_, dataset, ranks, row, used);
+    return used;
+  }
+
   void read_phases() {
     const std::string dataset = "timings/phase_seconds";
     const auto shape = shape_of(dataset, 3);
     for (std::size_t i = 0; i < rows_.size(); ++i) {
-      const auto used = static_cast<hsize_t>(rows_[i].ranks_used);
-      if (used > shape[1]) fail("{}: {} has {} ranks, row {} has {}", path_, dataset, shape[1], i, used);
+      const auto used = ranks_used(i, dataset, shape[1]);
       if (rows_[i].ok) rows_[i].phase_seconds = file_.read_block<double>(dataset, {{i, 0, 0}, {1, used, phase_count}});
     }
   }
@@ -128,6 +137,14 @@ class Reader {
     for (std::size_t i = 0; i < checked.size(); ++i) {
       rows_[static_cast<std::size_t>(checked[i])].drift = {.largest_logit_difference = differences[i],
                                                            .first_differing_token = tokens[i]};
+    }
+  }
+
+  void read_counts(const std::string& dataset, std::vector<double> ResultRow::*field) {
+    const auto shape = shape_of(dataset, 2);
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const auto used = ranks_used(i, dataset, shape[1]);
+      if (rows_[i].ok) rows_[i].*field = file_.read_block<double>(dataset, {{i, 0}, {1, used}});
     }
   }
 

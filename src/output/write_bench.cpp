@@ -94,6 +94,13 @@ void write_work(h5::File& file, const BenchResults& results, hsize_t ranks) {
   write("decode_flops", &BenchCase::decode_flops, "operations of decoding per rank and phase",
         "floating-point operations");
   write("decode_bytes", &BenchCase::decode_bytes, "bytes that decoding moves at least, per rank and phase", "bytes");
+  write_rows(file, "work/pairs", cases, &BenchCase::pairs, {ranks},
+             {"query-key pairs that each rank computed in the prefill, over layers and heads", "pairs"});
+  write_rows(file, "work/bytes_sent", cases, &BenchCase::bytes_sent, {ranks},
+             {"what each rank sent in the prefill", "bytes"});
+  for (const std::string name : {"work/pairs", "work/bytes_sent"}) file.attach_scale(name, 1, "timings/ranks", "rank");
+  file.write("work/full_pairs", column(cases, &BenchCase::full_pairs),
+             {"pairs that exact attention needs over all ranks", "pairs"});
 }
 
 void write_memory(h5::File& file, const BenchResults& results, hsize_t ranks) {

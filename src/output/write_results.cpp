@@ -44,6 +44,9 @@ void check_row(const ResultRow& row, const SavedArrays& saved) {
           "drift is finite, and of rows that are ok");
   require(row.ok || (row.token_ids.empty() && row.phase_seconds.empty()), "a failed row has no tokens and no times");
   require(!row.ok || row.phase_seconds.size() == size(row.ranks_used, phases), "one time per rank and phase");
+  for (const auto* counts : {&row.pairs, &row.bytes_sent}) {
+    require(counts->size() == (row.ok ? size(row.ranks_used) : 0), "one count per rank, none if failed");
+  }
   require(saved.vocabulary == 0 || row.logits.size() == size(row.token_ids.size(), saved.vocabulary),
           "logits are tokens x vocabulary");
   require(selection.positions.size() == size(selection.layers, selection.blocks, selection.kv_heads, selection.p),
@@ -103,6 +106,24 @@ void write_outputs(h5::File& file, Rows& rows, const SavedArrays& saved) {
   if (saved.vocabulary > 0) write_logits(file, rows, tokens.size(), static_cast<hsize_t>(saved.vocabulary));
 }
 
+/// What each rank computed and sent in the prefill.
+void write_counts(h5::File& file, const Rows& rows, hsize_t ranks) {
+  const auto write = [&](const std::string& dataset, std::vector<double> ResultRow::*field, const h5::About& about) {
+    file.create<double>(dataset, {rows.size(), ranks}, {}, 0.0, about);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto& counts = rows[i].*field;
+      file.write_block<double>(dataset, {{i, 0}, {1, counts.size()}}, counts);
+    }
+    file.label_axis(dataset, 0, "row");
+    file.attach_scale(dataset, 1, "timings/ranks", "rank");
+  };
+  write("timings/pairs", &ResultRow::pairs,
+        {"query-key pairs that each rank computed in the prefill, over layers and heads", "pairs"});
+  write("timings/bytes_sent", &ResultRow::bytes_sent, {"what each rank sent in the prefill", "bytes"});
+  file.write("timings/full_pairs", column(rows, &ResultRow::full_pairs),
+             {"pairs that exact attention needs over all ranks", "pairs"});
+}
+
 void write_timings(h5::File& file, const Rows& rows) {
   file.create_group("timings");
   file.write("timings/ttft_seconds", column(rows, &ResultRow::ttft_seconds),
@@ -127,6 +148,7 @@ void write_timings(h5::File& file, const Rows& rows) {
   file.label_axis("timings/phase_seconds", 0, "row");
   file.attach_scale("timings/phase_seconds", 1, "timings/ranks", "rank");
   file.attach_scale("timings/phase_seconds", 2, "timings/phases", "phase");
+  write_counts(file, rows, ranks);
 }
 
 void write_selection(h5::File& file, const Rows& rows) {

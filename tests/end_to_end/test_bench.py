@@ -1,4 +1,5 @@
 """apb bench: what it measures adds up, and stands in the file and the tables."""
+import json
 import random
 import unittest
 
@@ -81,6 +82,15 @@ class BenchTest(ProgramTest):
             data, _, _, _ = self.bench("--lengths", 300, "--repeats", 1, "--method", method, "--decode-tokens", 2, ranks=2)
             self.assertEqual(data["cases/method"][0].decode(), method)
             self.assertTrue((data["work/flops"].sum(2) > 0).all())
+            # Of `tiny`: 4 heads, 3 layers, in the last of which only the question's 32 rows attend.
+            needed = 4 * (2 * 300 * 301 // 2 + 3 * (32 * 300 + 32 * 33 // 2))
+            self.assertEqual(data["work/full_pairs"][0], needed)
+            planned = json.loads(apb("plan", "--shape", "tiny", "--context-length", 300, "--ranks", 2, "--method",
+                                     method).stdout)["ranks"]
+            for name in ("pairs", "bytes_sent"):
+                self.assertEqual(list(data[f"work/{name}"][0]), [rank[name] for rank in planned])
+            if method in ("full", "ring", "ulysses"):
+                self.assertEqual(data["work/pairs"].sum(), needed)
 
     def test_errors(self):
         taken = self.folder / "taken.h5"

@@ -51,6 +51,16 @@ class RunTest(ProgramTest):
         seconds, prefill = rows["timings/phase_seconds"], rows["timings/prefill_seconds"]
         self.assertEqual(rows["phases"][4], "attention")
         np.testing.assert_allclose(seconds[:2].sum(2), np.broadcast_to(prefill[:2, None], (2, 2)), rtol=0.05)
+        config = json.loads((self.model / "config.json").read_text())
+        layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+        for row in (0, 1):
+            n, m = int(rows["documents/context_length"][row]), int(rows["documents/query_length"][row])
+            needed = heads * ((layers - 1) * n * (n + 1) // 2 + layers * (m * n + m * (m + 1) // 2))
+            self.assertEqual(rows["timings/full_pairs"][row], needed)
+            self.assertLess(rows["timings/pairs"][row].sum(), needed)
+            self.assertTrue((rows["timings/pairs"][row] > 0).all() and (rows["timings/bytes_sent"][row] > 0).all())
+        for name in ("pairs", "full_pairs", "bytes_sent"):
+            self.assertFalse(rows[f"timings/{name}"][2:].any())
         chosen = rows["selection/positions"][0]
         self.assertTrue((chosen[:-1, :-1] >= -1).all() and (chosen[0, 0] >= 0).any() and (chosen[-1] == -1).all())
         self.assertIn("bad", process.stderr)
@@ -99,7 +109,10 @@ class RunTest(ProgramTest):
             np.testing.assert_array_equal(tokens[2], tokens[0])
             np.testing.assert_array_equal(tokens[3], tokens[1])
             self.assertEqual(rows["timings/prefill_seconds"][3], 0)
-            self.assertFalse(rows["timings/phase_seconds"][3].any())
+            for name in ("phase_seconds", "pairs", "full_pairs", "bytes_sent"):
+                self.assertFalse(rows[f"timings/{name}"][3].any())
+            if "full" in options:
+                np.testing.assert_array_equal(rows["timings/pairs"][:3].sum(1), rows["timings/full_pairs"][:3])
             self.assertGreater(rows["timings/ttft_seconds"][3], 0)
 
     def test_a_text_file_and_a_question(self):

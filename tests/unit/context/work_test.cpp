@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 #include <vector>
 
 #include "context/partition.hpp"
+#include "cpu/cpu_device.hpp"
 
 namespace apb {
 namespace {
@@ -73,6 +75,7 @@ TEST(Work, ExactAttentionIsTheClosedForm) {
 TEST(Work, PairsAreThoseOfTheMask) {
   std::mt19937 random(std::random_device{}());
   const auto between = [&](int low, int high) { return std::uniform_int_distribution(low, high)(random); };
+  const auto device = make_cpu_device({});
   for (int trial = 0; trial < 40; ++trial) {
     const int ranks = between(1, 4);
     const int query = between(1, 9);
@@ -94,9 +97,7 @@ TEST(Work, PairsAreThoseOfTheMask) {
     double attention = 0.0;
     double all = 0.0;
     double query_once = 0.0;
-    double pairs = 0.0;
     for (int rank = 0; rank < ranks; ++rank) {
-      pairs += prefill_pairs(config, partition, rank);
       const PhaseWork work = prefill_work(config, partition, rank, 2);
       attention += flops(work, Phase::attention);
       all += total_flops(work) - flops(work, Phase::query);
@@ -106,9 +107,12 @@ TEST(Work, PairsAreThoseOfTheMask) {
     const auto query_pairs = static_cast<double>(query) * static_cast<double>(partition.lengths.context) +
                              static_cast<double>(query) * (query + 1) / 2.0;
     EXPECT_DOUBLE_EQ(attention, 4.0 * 48 * context_pairs);
+    const PrefillCounts counts = count_prefill(*device, config, partition);
+    ASSERT_EQ(counts.pairs.size(), static_cast<std::size_t>(partition.ranks_used()));
+    const double pairs = std::accumulate(counts.pairs.begin(), counts.pairs.end(), 0.0);
     EXPECT_DOUBLE_EQ(pairs, 6 * (context_pairs + 2 * query_pairs));  // heads; layers in which query rows attend
     if (is_exact(partition)) {
-      EXPECT_DOUBLE_EQ(pairs, full_prefill_pairs(config, partition.lengths));
+      EXPECT_DOUBLE_EQ(pairs, counts.full_pairs);
     }
     if (ranks == 1) {
       EXPECT_DOUBLE_EQ(all + query_once, prefill_flops(config, partition));

@@ -179,6 +179,30 @@ TEST(Results, DriftOfTheRowsThatWereChecked) {
   expect_error([&] { write_results(folder / "failed.h5", make_info(), rows, {}); }, {"b", "ok"});
 }
 
+TEST(Results, PairsAndBytesArePaddedWithZerosAndHaveScales) {
+  const TemporaryFolder folder;
+  const auto rows = mixed_rows();
+  write_results(folder / "r.h5", make_info(), rows, {});
+  const PlainFile file(folder / "r.h5");
+  const std::size_t ranks = file.shape("timings/ranks").at(0);
+  const std::vector<std::pair<const char*, std::vector<double> ResultRow::*>> counts = {
+      {"timings/pairs", &ResultRow::pairs}, {"timings/bytes_sent", &ResultRow::bytes_sent}};
+  for (const auto& [name, field] : counts) {
+    std::vector<double> expected;
+    for (const auto& row : rows) {
+      auto padded = row.*field;
+      padded.resize(ranks, 0.0);
+      expected.insert(expected.end(), padded.begin(), padded.end());
+    }
+    EXPECT_EQ(file.shape(name), (std::vector<hsize_t>{rows.size(), ranks}));
+    EXPECT_EQ(file.read<double>(name, H5T_NATIVE_DOUBLE), expected);
+    EXPECT_EQ(file.scale_label(name, 1), "rank");
+  }
+  std::vector<double> full;
+  for (const auto& row : rows) full.push_back(row.full_pairs);
+  EXPECT_EQ(file.read<double>("timings/full_pairs", H5T_NATIVE_DOUBLE), full);
+}
+
 TEST(Results, SelectionIsPaddedWithMinusOne) {
   const TemporaryFolder folder;
   auto rows = std::vector<ResultRow>{ok_row("wide", 1), failed_row("none"), ok_row("long", 2)};
@@ -259,6 +283,9 @@ TEST(Results, RowsThatBreakTheRulesAreRefused) {
   refuse(row, {});
   row = ok_row("bad", 1);
   row.phase_seconds.pop_back();
+  refuse(row, {});
+  row = ok_row("bad", 1);
+  row.bytes_sent.pop_back();
   refuse(row, {});
   row = ok_row("bad", 1);
   row.logits.pop_back();

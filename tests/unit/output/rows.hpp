@@ -74,6 +74,11 @@ inline ResultRow ok_row(const std::string& id, unsigned seed) {
     const double sum = std::accumulate(times.begin(), times.end(), 0.0);
     for (const double time : times) row.phase_seconds.push_back(time * row.prefill_seconds / sum);
   }
+  for (int rank = 0; rank < row.ranks_used; ++rank) {
+    row.pairs.push_back(draw(1, 1 << 30));
+    row.bytes_sent.push_back(draw(0, 1 << 30));
+  }
+  row.full_pairs = draw(1, 1 << 30);
   row.selection = {.layers = 2, .blocks = row.blocks, .kv_heads = 2, .p = row.passing_length, .positions = {}};
   row.selection.positions.resize(static_cast<std::size_t>(2 * row.blocks * 2 * row.passing_length));
   for (auto& position : row.selection.positions) position = draw(0, 99);
@@ -115,6 +120,9 @@ inline void expect_same(const ResultRow& got, const ResultRow& expected) {
   EXPECT_EQ(got.prefill_seconds, expected.prefill_seconds);
   EXPECT_EQ(got.phase_seconds, expected.phase_seconds);
   EXPECT_EQ(got.drift, expected.drift);
+  EXPECT_EQ(got.pairs, expected.pairs);
+  EXPECT_EQ(got.bytes_sent, expected.bytes_sent);
+  EXPECT_EQ(got.full_pairs, expected.full_pairs);
 }
 
 inline std::string bytes_of(const std::filesystem::path& path) {
