@@ -80,8 +80,7 @@ MpiTransfer::~MpiTransfer() {
 void MpiTransfer::finish() { communicator_.finish(*this); }
 
 std::shared_ptr<MpiTransfer> MpiCommunicator::begin_transfer() {
-  auto transfer =
-      std::allocate_shared<MpiTransfer>(std::pmr::polymorphic_allocator<MpiTransfer>(&transfers_), *this);
+  auto transfer = std::allocate_shared<MpiTransfer>(std::pmr::polymorphic_allocator<MpiTransfer>(&transfers_), *this);
   under_way_.push_back(transfer.get());
   return transfer;
 }
@@ -97,9 +96,9 @@ void MpiCommunicator::finish(MpiTransfer& transfer) {
 
 bool MpiCommunicator::has_ended(MpiTransfer& transfer) {
   int ended = 0;
-  check_mpi(MPI_Testall(static_cast<int>(transfer.requests_.size()), transfer.requests_.data(), &ended,
-                        MPI_STATUSES_IGNORE),
-            "MPI_Testall");
+  check_mpi(
+      MPI_Testall(static_cast<int>(transfer.requests_.size()), transfer.requests_.data(), &ended, MPI_STATUSES_IGNORE),
+      "MPI_Testall");
   if (ended != 0) count_since(transfer.start_);
   return ended != 0;
 }
@@ -127,9 +126,9 @@ std::shared_ptr<Transfer> MpiCommunicator::start_all_to_all(Device& device, Cons
   if (part_count("all-to-all", receive, size_) != count) throw std::invalid_argument("all-to-all of unequal parts");
   device.synchronize();
   auto transfer = begin_transfer();
-  check_mpi(MPI_Ialltoall(send.data, count, MPI_INT32_T, receive.data, count, MPI_INT32_T, comm_,
-                          transfer->requests_.data()),
-            "MPI_Ialltoall");
+  check_mpi(
+      MPI_Ialltoall(send.data, count, MPI_INT32_T, receive.data, count, MPI_INT32_T, comm_, transfer->requests_.data()),
+      "MPI_Ialltoall");
   return transfer;
 }
 

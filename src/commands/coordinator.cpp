@@ -186,6 +186,7 @@ void Coordinator::commit(DocumentResult result) {
   phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
   for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
   rows_.front().phase_seconds = std::move(result.phase_seconds);
+  rows_.front().message_seconds = std::move(result.message_seconds);
   rows_.front().selection = std::move(result.selection);
   commit_rows();
 }
@@ -205,6 +206,7 @@ void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answe
   row.ttft_seconds = answer.first_token_seconds;
   row.decode_seconds = answer.decode_seconds;
   row.phase_seconds.assign(static_cast<std::size_t>(row.ranks_used) * phase_count, 0.0);
+  row.message_seconds.assign(static_cast<std::size_t>(row.ranks_used), 0.0);
 }
 
 void Coordinator::fail_rows(const std::string& why) {

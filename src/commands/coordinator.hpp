@@ -25,9 +25,10 @@ namespace apb {
 struct DocumentResult {
   std::string error{};  // not empty: the document failed, and why
   std::optional<Partition> partition{};
-  std::vector<Answer> answers{};        // of each question
-  std::vector<double> phase_seconds{};  // [ranks_used, phases]
-  SelectionRecord selection{};          // if saved
+  std::vector<Answer> answers{};          // of each question
+  std::vector<double> phase_seconds{};    // [ranks_used, phases]
+  std::vector<double> message_seconds{};  // [ranks_used]
+  SelectionRecord selection{};            // if saved
 };
 
 class Coordinator {

@@ -111,8 +111,17 @@ class Reader {
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       const auto used = static_cast<hsize_t>(rows_[i].ranks_used);
       if (used > shape[1]) fail("{}: {} has {} ranks, row {} has {}", path_, dataset, shape[1], i, used);
-      if (rows_[i].ok) rows_[i].phase_seconds = file_.read_block<double>(dataset, {{i, 0, 0}, {1, used, phase_count}});
+      if (!rows_[i].ok) continue;
+      rows_[i].phase_seconds = file_.read_block<double>(dataset, {{i, 0, 0}, {1, used, phase_count}});
+      rows_[i].message_seconds = read_message_seconds(i, used);
     }
+  }
+
+  /// Files of earlier versions have none.
+  std::vector<double> read_message_seconds(hsize_t row, hsize_t ranks) const {
+    const std::string dataset = "timings/communication_whole_seconds";
+    if (!file_.has(dataset)) return std::vector<double>(ranks, 0.0);
+    return file_.read_block<double>(dataset, {{row, 0}, {1, ranks}});
   }
 
   /// Axes stay as long as they are in the file; a row with nothing but -1 has no selection.

@@ -42,8 +42,9 @@ struct ResultRow {
   double ttft_seconds = 0;
   double decode_seconds = 0;
   double prefill_seconds = 0;
-  std::vector<double> phase_seconds;  // [ranks_used, phases]; empty if failed
-  SelectionRecord selection;          // if saved
+  std::vector<double> phase_seconds;    // [ranks_used, phases]; empty if failed
+  std::vector<double> message_seconds;  // [ranks_used], communication, waited for or not; empty if failed
+  SelectionRecord selection;            // if saved
 };
 
 /// What is needed to repeat the run.

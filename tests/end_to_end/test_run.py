@@ -51,6 +51,9 @@ class RunTest(ProgramTest):
         seconds, prefill = rows["timings/phase_seconds"], rows["timings/prefill_seconds"]
         self.assertEqual(rows["phases"][4], "attention")
         np.testing.assert_allclose(seconds[:2].sum(2), np.broadcast_to(prefill[:2, None], (2, 2)), rtol=0.05)
+        whole, waited = rows["timings/communication_whole_seconds"], seconds[..., rows["phases"].index("communication")]
+        self.assertEqual(whole.shape, (4, 2))
+        self.assertTrue(((0 < whole) & (whole <= waited))[:2].all() and not whole[2:].any())
         chosen = rows["selection/positions"][0]
         self.assertTrue((chosen[:-1, :-1] >= -1).all() and (chosen[0, 0] >= 0).any() and (chosen[-1] == -1).all())
         self.assertIn("bad", process.stderr)

@@ -98,7 +98,7 @@ class Call {
         if (parts_ == 1) write_block(i, own);
         attended_.fetch_add(1, std::memory_order_relaxed);
       }
-      while (attended_.load(std::memory_order_relaxed) < items && let_messages_move()) sched_yield();
+      while (let_messages_move() && attended_.load(std::memory_order_relaxed) < items) sched_yield();
 #pragma omp barrier
       if (parts_ > 1) {
 #pragma omp for

@@ -25,7 +25,7 @@ class Attention {
       : threads_(threads), type_(compute_type), wanted_(kernel) {}
 
   /// Device::attention. The same bits for any number of threads. Calls `progress`, if there is any, in this thread
-  /// between runs of keys, and until other threads are done as long as it returns true.
+  /// between runs of keys, and in the end until other threads are done as long as it returns true.
   void run(const AttentionArguments& arguments, const std::function<bool()>& progress = {});
 
  private:

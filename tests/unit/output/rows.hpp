@@ -74,6 +74,7 @@ inline ResultRow ok_row(const std::string& id, unsigned seed) {
     const double sum = std::accumulate(times.begin(), times.end(), 0.0);
     for (const double time : times) row.phase_seconds.push_back(time * row.prefill_seconds / sum);
   }
+  for (int rank = 0; rank < row.ranks_used; ++rank) row.message_seconds.push_back(real());
   row.selection = {.layers = 2, .blocks = row.blocks, .kv_heads = 2, .p = row.passing_length, .positions = {}};
   row.selection.positions.resize(static_cast<std::size_t>(2 * row.blocks * 2 * row.passing_length));
   for (auto& position : row.selection.positions) position = draw(0, 99);
@@ -111,6 +112,7 @@ inline void expect_same(const ResultRow& got, const ResultRow& expected) {
   EXPECT_EQ(got.decode_seconds, expected.decode_seconds);
   EXPECT_EQ(got.prefill_seconds, expected.prefill_seconds);
   EXPECT_EQ(got.phase_seconds, expected.phase_seconds);
+  EXPECT_EQ(got.message_seconds, expected.message_seconds);
 }
 
 inline std::string bytes_of(const std::filesystem::path& path) {
