@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "device/device.hpp"
@@ -47,6 +48,7 @@ class DeferredDevice : public Device {
   void synchronize() override;
   void wait_for(std::shared_ptr<Transfer> transfer) override;
   void mark(Phase phase) override;
+  void set_progress(std::function<bool()> progress) override { device_.set_progress(std::move(progress)); }
   /// Throws std::logic_error when operations have not run yet.
   PhaseSeconds take_phase_seconds() override;
   Peaks measure_peaks(std::size_t bytes) override { return device_.measure_peaks(bytes); }

@@ -59,6 +59,13 @@ class Communicator {
   virtual std::vector<std::byte> gather(std::span<const std::byte> own) = 0;
   virtual int max(int value) = 0;
 
+  /// Lets messages that are under way move on, where nothing moves them while this rank computes; whether there are
+  /// still any. Costs nothing without them, and little when it is called too often.
+  virtual bool progress() { return false; }
+  /// Seconds from start to end of all messages since the last call, added up, waited for or not; those of a device's
+  /// transfers after Device::synchronize. 0 where nobody measures them.
+  virtual double take_message_seconds() { return 0.0; }
+
   /// Collective: what the ranks of this rank's node share; nothing where it is there alone.
   virtual std::shared_ptr<NodeMemory> node_memory() = 0;
 

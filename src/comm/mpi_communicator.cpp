@@ -1,9 +1,11 @@
 #include "comm/mpi_communicator.hpp"
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstdlib>
 #include <exception>
+#include <utility>
 
 #include "comm/mpi_node_memory.hpp"
 #include "error.hpp"
@@ -19,29 +21,6 @@ int mpi_count(std::size_t count) {
   return static_cast<int>(count);
 }
 
-/// One or two requests that belong together.
-class MpiTransfer : public Transfer {
- public:
-  explicit MpiTransfer(MpiCommunicator& communicator) : communicator_(communicator) {}
-  ~MpiTransfer() override {
-    for (auto& request : requests_) {
-      if (request != MPI_REQUEST_NULL) MPI_Wait(&request, MPI_STATUS_IGNORE);
-    }
-  }
-  void finish() override {
-    for (auto& request : requests_) {
-      if (request != MPI_REQUEST_NULL) communicator_.wait(&request);
-    }
-  }
-  MPI_Request* request(std::size_t index = 0) { return &requests_.at(index); }
-
- private:
-  MpiCommunicator& communicator_;
-  std::array<MPI_Request, 2> requests_{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
-};
-
-using TransferAllocator = std::pmr::polymorphic_allocator<MpiTransfer>;
-
 /// Elements of a part, which is one contiguous row of 4-byte elements.
 int part_count(const char* what, ConstView parts, std::int64_t rows) {
   if (parts.rows != rows || parts.stride != parts.columns || size_of(parts.type) != 4) {
@@ -51,6 +30,9 @@ int part_count(const char* what, ConstView parts, std::int64_t rows) {
 }
 
 constexpr int shift_tag = 1;
+
+/// MPI looks at what is under way no more often than this.
+constexpr auto progress_interval = std::chrono::microseconds(50);
 
 }  // namespace
 
@@ -88,13 +70,54 @@ MpiCommunicator::~MpiCommunicator() {
   if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
 }
 
+MpiTransfer::~MpiTransfer() {
+  for (auto& request : requests_) {
+    if (request != MPI_REQUEST_NULL) MPI_Wait(&request, MPI_STATUS_IGNORE);
+  }
+  communicator_.forget(*this);
+}
+
+void MpiTransfer::finish() { communicator_.finish(*this); }
+
+std::shared_ptr<MpiTransfer> MpiCommunicator::begin_transfer() {
+  auto transfer = std::allocate_shared<MpiTransfer>(std::pmr::polymorphic_allocator<MpiTransfer>(&transfers_), *this);
+  under_way_.push_back(transfer.get());
+  return transfer;
+}
+
+void MpiCommunicator::finish(MpiTransfer& transfer) {
+  if (std::find(under_way_.begin(), under_way_.end(), &transfer) == under_way_.end()) return;
+  for (auto& request : transfer.requests_) {
+    if (request != MPI_REQUEST_NULL) roll_call_.wait(&request, stage());
+  }
+  count_since(transfer.start_);
+  forget(transfer);
+}
+
+bool MpiCommunicator::has_ended(MpiTransfer& transfer) {
+  int ended = 0;
+  check_mpi(
+      MPI_Testall(static_cast<int>(transfer.requests_.size()), transfer.requests_.data(), &ended, MPI_STATUSES_IGNORE),
+      "MPI_Testall");
+  if (ended != 0) count_since(transfer.start_);
+  return ended != 0;
+}
+
+bool MpiCommunicator::progress() {
+  if (under_way_.empty()) return false;
+  if (Clock::now() < next_progress_) return true;
+  std::erase_if(under_way_, [this](MpiTransfer* transfer) { return has_ended(*transfer); });
+  next_progress_ = Clock::now() + progress_interval;
+  return !under_way_.empty();
+}
+
 std::shared_ptr<Transfer> MpiCommunicator::start_all_gather(Device& device, View parts) {
   const int count = part_count("all-gather", parts, size_);
   device.synchronize();  // the own part must be in memory
-  auto transfer = std::allocate_shared<MpiTransfer>(TransferAllocator(&transfers_), *this);
-  check_mpi(
-      MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data, count, MPI_INT32_T, comm_, transfer->request()),
-      "MPI_Iallgather");
+  auto transfer = begin_transfer();
+  check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parts.data, count, MPI_INT32_T, comm_,
+                           transfer->requests_.data()),
+            "MPI_Iallgather");
   return transfer;
 }
 
@@ -102,9 +125,10 @@ std::shared_ptr<Transfer> MpiCommunicator::start_all_to_all(Device& device, Cons
   const int count = part_count("all-to-all", send, size_);
   if (part_count("all-to-all", receive, size_) != count) throw std::invalid_argument("all-to-all of unequal parts");
   device.synchronize();
-  auto transfer = std::allocate_shared<MpiTransfer>(TransferAllocator(&transfers_), *this);
-  check_mpi(MPI_Ialltoall(send.data, count, MPI_INT32_T, receive.data, count, MPI_INT32_T, comm_, transfer->request()),
-            "MPI_Ialltoall");
+  auto transfer = begin_transfer();
+  check_mpi(
+      MPI_Ialltoall(send.data, count, MPI_INT32_T, receive.data, count, MPI_INT32_T, comm_, transfer->requests_.data()),
+      "MPI_Ialltoall");
   return transfer;
 }
 
@@ -112,33 +136,42 @@ std::shared_ptr<Transfer> MpiCommunicator::start_shift(Device& device, ConstView
   const int count = part_count("shift", send, 1);
   if (part_count("shift", receive, 1) != count) throw std::invalid_argument("shift of unequal parts");
   device.synchronize();
-  auto transfer = std::allocate_shared<MpiTransfer>(TransferAllocator(&transfers_), *this);
+  auto transfer = begin_transfer();
   const int before = (rank_ + size_ - 1) % size_;
   const int next = (rank_ + 1) % size_;
-  check_mpi(MPI_Irecv(receive.data, count, MPI_INT32_T, before, shift_tag, comm_, transfer->request(0)), "MPI_Irecv");
-  check_mpi(MPI_Isend(send.data, count, MPI_INT32_T, next, shift_tag, comm_, transfer->request(1)), "MPI_Isend");
+  auto& [received, sent] = transfer->requests_;
+  check_mpi(MPI_Irecv(receive.data, count, MPI_INT32_T, before, shift_tag, comm_, &received), "MPI_Irecv");
+  check_mpi(MPI_Isend(send.data, count, MPI_INT32_T, next, shift_tag, comm_, &sent), "MPI_Isend");
   return transfer;
 }
 
+void MpiCommunicator::wait(MPI_Request request, Clock::time_point start) {
+  roll_call_.wait(&request, stage());
+  count_since(start);
+}
+
 void MpiCommunicator::broadcast(std::span<std::byte> data, int root) {
+  const auto start = Clock::now();
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Ibcast(data.data(), mpi_count(data.size()), MPI_BYTE, root, comm_, &request), "MPI_Ibcast");
-  wait(&request);
+  wait(request, start);
 }
 
 std::vector<std::byte> MpiCommunicator::gather(std::span<const std::byte> own) {
+  const auto start = Clock::now();
   std::vector<std::byte> all(rank_ == 0 ? own.size() * static_cast<std::size_t>(size_) : 0);
   const int count = mpi_count(own.size());
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Igather(own.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, 0, comm_, &request), "MPI_Igather");
-  wait(&request);
+  wait(request, start);
   return all;
 }
 
 int MpiCommunicator::max(int value) {
+  const auto start = Clock::now();
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
-  wait(&request);
+  wait(request, start);
   return value;
 }
 

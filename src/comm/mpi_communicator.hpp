@@ -3,8 +3,12 @@
 
 #include <mpi.h>
 
+#include <array>
+#include <chrono>
 #include <memory>
 #include <memory_resource>
+#include <utility>
+#include <vector>
 
 #include "comm/communicator.hpp"
 #include "comm/roll_call.hpp"
@@ -27,6 +31,22 @@ void check_mpi(int code, const char* call);
 /// Ends all ranks at once with this exit code.
 [[noreturn]] void abort_all_ranks(int exit_code);
 
+class MpiCommunicator;
+
+/// One or two messages that belong together.
+class MpiTransfer : public Transfer {
+ public:
+  explicit MpiTransfer(MpiCommunicator& communicator) : communicator_(communicator) {}
+  ~MpiTransfer() override;
+  void finish() override;
+
+ private:
+  friend class MpiCommunicator;
+  MpiCommunicator& communicator_;
+  std::array<MPI_Request, 2> requests_{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 class MpiCommunicator : public Communicator {
  public:
   /// Takes a duplicate of `parent`. When a rank waits for others longer than the limit, the run is ended with a line
@@ -42,14 +62,33 @@ class MpiCommunicator : public Communicator {
   void broadcast(std::span<std::byte> data, int root) override;
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override;
+  bool progress() override;
+  double take_message_seconds() override { return std::exchange(message_seconds_, 0.0); }
   std::shared_ptr<NodeMemory> node_memory() override;
 
-  /// Returns when the request is done.
-  void wait(MPI_Request* request) { roll_call_.wait(request, stage()); }
+  /// Transfers whose end has not been noticed.
+  std::size_t under_way() const { return under_way_.size(); }
 
  private:
+  friend class MpiTransfer;
+  using Clock = std::chrono::steady_clock;
+
+  std::shared_ptr<MpiTransfer> begin_transfer();
+  /// Waits for what has not ended.
+  void finish(MpiTransfer& transfer);
+  bool has_ended(MpiTransfer& transfer);
+  void forget(const MpiTransfer& transfer) { std::erase(under_way_, &transfer); }
+  /// Returns when what was started at `start` is done.
+  void wait(MPI_Request request, Clock::time_point start);
+  void count_since(Clock::time_point start) {
+    message_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
   RollCall roll_call_;
   std::pmr::unsynchronized_pool_resource transfers_;  // their memory is used again: they are begun in the layer loop
+  std::vector<MpiTransfer*> under_way_;
+  Clock::time_point next_progress_{};
+  double message_seconds_ = 0.0;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;

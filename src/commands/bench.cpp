@@ -150,11 +150,13 @@ void repeat(const Bench& bench, const Partition& partition, bool counts, BenchCa
                                  partition.lengths.max_new_tokens, false);
   const int ranks = bench.world.size();
   const auto phases = gather_phases(bench.world, answer.phase_seconds, ranks);
+  const auto messages = gather_seconds(bench.world, answer.message_seconds, ranks);
   const auto decode_phases = gather_phases(bench.world, answer.decode_phase_seconds, ranks);
   if (!counts) return;
   result.prefill_seconds.push_back(answer.prefill_seconds);
   result.decode_seconds.push_back(answer.decode_seconds);
   append(result.phase_seconds, phases);
+  append(result.message_seconds, messages);
   append(result.decode_phase_seconds, decode_phases);
 }
 

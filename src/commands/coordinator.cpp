@@ -222,6 +222,7 @@ void Coordinator::commit(DocumentResult result) {
   rows_.front().pairs = std::move(result.counts.pairs);
   rows_.front().bytes_sent = std::move(result.counts.bytes_sent);
   rows_.front().full_pairs = result.counts.full_pairs;
+  rows_.front().message_seconds = std::move(result.message_seconds);
   rows_.front().selection = std::move(result.selection);
   commit_rows(result.check_seconds);
 }
@@ -243,6 +244,7 @@ void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answe
   row.phase_seconds.assign(static_cast<std::size_t>(row.ranks_used) * phase_count, 0.0);
   row.pairs.assign(static_cast<std::size_t>(row.ranks_used), 0.0);
   row.bytes_sent = row.pairs;
+  row.message_seconds.assign(static_cast<std::size_t>(row.ranks_used), 0.0);
 }
 
 void Coordinator::fail_rows(const std::string& why) {

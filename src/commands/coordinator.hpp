@@ -28,10 +28,11 @@ namespace apb {
 struct DocumentResult {
   std::string error{};  // not empty: the document failed, and why
   std::optional<Partition> partition{};
-  std::vector<Answer> answers{};        // of each question
-  std::vector<double> phase_seconds{};  // [ranks_used, phases]
-  std::vector<Drift> drifts{};          // of each question, if the document was checked
-  std::string check_error{};            // not empty: it could not be checked, and why
+  std::vector<Answer> answers{};          // of each question
+  std::vector<double> phase_seconds{};    // [ranks_used, phases]
+  std::vector<double> message_seconds{};  // [ranks_used]
+  std::vector<Drift> drifts{};            // of each question, if the document was checked
+  std::string check_error{};              // not empty: it could not be checked, and why
   double check_seconds = 0;
   PrefillCounts counts{};
   SelectionRecord selection{};  // if saved

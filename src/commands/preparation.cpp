@@ -56,11 +56,24 @@ Overlap choose_overlap(Overlap asked, Communicator& world) {
   return differ != 0 ? Overlap::on : Overlap::off;
 }
 
-std::vector<double> gather_phases(Communicator& world, const PhaseSeconds& own, int ranks_used) {
-  const auto bytes = world.gather(std::as_bytes(std::span(own)));
+namespace {
+
+/// The same number of values from each rank.
+std::vector<double> gather_first(Communicator& world, std::span<const double> own, int ranks_used) {
+  const auto bytes = world.gather(std::as_bytes(own));
   if (bytes.empty()) return {};
   const auto* values = reinterpret_cast<const double*>(bytes.data());
-  return {values, values + static_cast<std::ptrdiff_t>(ranks_used) * phase_count};
+  return {values, values + static_cast<std::size_t>(ranks_used) * own.size()};
+}
+
+}  // namespace
+
+std::vector<double> gather_seconds(Communicator& world, double own, int ranks_used) {
+  return gather_first(world, std::span(&own, 1), ranks_used);
+}
+
+std::vector<double> gather_phases(Communicator& world, const PhaseSeconds& own, int ranks_used) {
+  return gather_first(world, own, ranks_used);
 }
 
 }  // namespace apb

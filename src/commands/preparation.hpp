@@ -28,6 +28,9 @@ void check_heads(const MethodOptions& method, const HeadShape& shape, int ranks)
 /// On or off: automatic is on where the ranks span hosts, since the network inside one is too fast to be worth hiding.
 Overlap choose_overlap(Overlap asked, Communicator& world);
 
+/// [ranks_used] on rank 0.
+std::vector<double> gather_seconds(Communicator& world, double own, int ranks_used);
+
 /// [ranks_used, phases] on rank 0.
 std::vector<double> gather_phases(Communicator& world, const PhaseSeconds& own, int ranks_used);
 

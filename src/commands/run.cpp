@@ -134,6 +134,8 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
   const PhaseSeconds& phases = result.answers.front().phase_seconds;
   result.phase_seconds = gather_phases(world, phases, result.partition->ranks_used());
   result.counts = count_prefill(device, model.config, *result.partition);
+  result.message_seconds =
+      gather_seconds(world, result.answers.front().message_seconds, result.partition->ranks_used());
   if (options.save_selection) result.selection = gather_selection(world, *forward, *result.partition, model.config);
   return result;
 }

@@ -133,6 +133,7 @@ void Forward::run_layers(bool with_context) {
 /// A rank that has been told to stop computes no more, but takes part in every exchange up to here, where all ranks
 /// learn of it and leave together.
 void Forward::leave_if_interrupted() {
+  device_.mark(Phase::communication);
   if (setup_.communicator.max(setup_.stop_requested() ? 1 : 0) == 0) return;
   device_.synchronize();  // what is still enqueued reads our memory
   throw Interrupted();

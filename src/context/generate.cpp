@@ -81,6 +81,7 @@ Answer generate(Device& device, Communicator& communicator, const Model& model, 
   TokenChooser chooser(device, communicator, model);
   device.synchronize();
   device.take_phase_seconds();
+  communicator.take_message_seconds();
   const auto start = Clock::now();
   forward.prefill(context, query);
   chooser.choose(forward, keep_logits, answer);
@@ -88,6 +89,7 @@ Answer generate(Device& device, Communicator& communicator, const Model& model, 
   device.synchronize();
   const double own_seconds = seconds_since(start);
   answer.phase_seconds = device.take_phase_seconds();
+  answer.message_seconds = communicator.take_message_seconds();
 
   decode(chooser, forward, max_new_tokens, keep_logits, answer);
   answer.decode_phase_seconds = device.take_phase_seconds();

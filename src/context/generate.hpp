@@ -20,6 +20,7 @@ struct Answer {
   double first_token_seconds = 0.0;     // the same; of a further question: since it was asked
   double decode_seconds = 0.0;          // from there to the last token
   PhaseSeconds phase_seconds{};         // of the prefill on this rank; they add up to prefill_seconds
+  double message_seconds = 0.0;         // of the prefill on this rank: Communicator::take_message_seconds
   PhaseSeconds decode_phase_seconds{};  // on this rank; not of further questions
 };
 

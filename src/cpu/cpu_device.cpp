@@ -7,8 +7,10 @@
 #include <chrono>
 #include <dnnl.hpp>
 #include <fstream>
+#include <functional>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include "cpu/attention/attention.hpp"
 #include "cpu/convert.hpp"
@@ -95,6 +97,7 @@ class CpuDevice : public Device {
   void synchronize() override {}
   void wait_for(std::shared_ptr<Transfer> transfer) override { transfer->finish(); }
   void mark(Phase phase) override { timer_.mark(phase); }
+  void set_progress(std::function<bool()> progress) override { progress_ = std::move(progress); }
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
   Peaks measure_peaks(std::size_t bytes) override {
     return cpu::measure_peaks(threads_, type_, std::min(bytes, available_memory() / 2));
@@ -127,6 +130,7 @@ class CpuDevice : public Device {
   cpu::Attention attention_;
   cpu::Selection selection_;
   PhaseTimer timer_;
+  std::function<bool()> progress_;
   OperationChecks checks_{type_, cpu::key_tile};
 };
 
@@ -167,6 +171,7 @@ void CpuDevice::rms_norm(ConstView x, ConstView weight, float epsilon, View out)
 void CpuDevice::linear(ConstView x, const Weight& weight, View out, bool accumulate) {
   checks_.linear(x, weight, out, accumulate);
   gemm_.linear(x, weight, out, accumulate);
+  if (progress_) progress_();
 }
 
 void CpuDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, const HeadNorms& norms, ConstView rotary,
@@ -178,7 +183,7 @@ void CpuDevice::rotate_and_store(const HeadShape& shape, ConstView qkv, const He
 
 void CpuDevice::attention(const AttentionArguments& arguments) {
   checks_.attention(arguments);
-  attention_.run(arguments);
+  attention_.run(arguments, progress_);
 }
 
 void CpuDevice::merge(const HeadShape& shape, std::span<const PartialAttention> partials, View out) {

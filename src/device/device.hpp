@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -166,6 +167,9 @@ class Device {
   virtual void wait_for(std::shared_ptr<Transfer> transfer) = 0;
   /// Time from here to the next mark counts to `phase`.
   virtual void mark(Phase phase) = 0;
+  /// From here on long operations that run on the host's threads call this between their tiles, in the thread that
+  /// called the operation: so messages move meanwhile. Returns whether there are any.
+  virtual void set_progress(std::function<bool()> /*progress*/) {}
   /// Seconds per phase since the last call; after synchronize().
   virtual PhaseSeconds take_phase_seconds() = 0;
   /// Measures what the device can do, in about a second; `bytes` (less where memory is short) are read over and over.

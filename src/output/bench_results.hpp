@@ -21,6 +21,7 @@ struct BenchCase {
   std::vector<double> prefill_seconds;       // [repeats]
   std::vector<double> decode_seconds;        // [repeats], all tokens after the first
   std::vector<double> phase_seconds;         // [repeats, ranks, phases], prefill
+  std::vector<double> message_seconds;       // [repeats, ranks], prefill: communication, waited for or not
   std::vector<double> decode_phase_seconds;  // [repeats, ranks, phases]
   double prefill_flops = 0.0;                // of all ranks, what they do in common counted once
   std::vector<double> flops;                 // [ranks, phases], prefill
@@ -59,7 +60,8 @@ void write_bench(const std::filesystem::path& path, const BenchResults& results)
 /// The heading of the lines that print_bench_case prints.
 void print_bench_heading(std::ostream& out);
 
-/// One line: medians, smallest and largest times.
+/// One line: medians, smallest and largest times; communication that was waited for (exposed) and all of it, means over
+/// the ranks.
 void print_bench_case(std::ostream& out, const BenchResults& results, const BenchCase& one);
 
 /// What the peaks are, one line.

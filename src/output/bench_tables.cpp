@@ -79,12 +79,30 @@ void print_table(std::ostream& out, const RooflineTable& table, const BenchPeaks
   line("total", total, sum(table.flops), sum(table.bytes));
 }
 
+/// Mean over the ranks, in the repetition with the median time.
+double mean_over_ranks(const BenchCase& one, const std::vector<double>& seconds, int ranks) {
+  const auto first = median_repetition(one.prefill_seconds) * static_cast<std::size_t>(ranks);
+  return sum({seconds.begin() + static_cast<std::ptrdiff_t>(first),
+              seconds.begin() + static_cast<std::ptrdiff_t>(first) + ranks}) /
+         ranks;
+}
+
+/// The phase communication of each repetition and rank.
+std::vector<double> waited_for(const BenchCase& one) {
+  std::vector<double> seconds;
+  for (auto i = static_cast<std::size_t>(Phase::communication); i < one.phase_seconds.size(); i += phases) {
+    seconds.push_back(one.phase_seconds[i]);
+  }
+  return seconds;
+}
+
 }  // namespace
 
 void print_bench_heading(std::ostream& out) {
-  fmt::print(out, "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11}  {:<28}{:>11}{:>11}{:>11}{:>11}{:>10}{:>10}\n", "context",
-             "method", "blocks", "anchor", "passing", "prefill s (min..max)", "tokens/s", "decode ms/token (min..max)",
-             "weights GiB", "needed GiB", "peak GiB", "pairs/full", "max/mean", "sent MiB");
+  fmt::print(out, "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11}{:>11}{:>11}  {:<28}{:>11}{:>11}{:>11}{:>11}{:>10}{:>10}\n",
+             "context", "method", "blocks", "anchor", "passing", "prefill s (min..max)", "tokens/s", "exposed s",
+             "whole s", "decode ms/token (min..max)", "weights GiB", "needed GiB", "peak GiB", "pairs/full", "max/mean",
+             "sent MiB");
 }
 
 void print_bench_case(std::ostream& out, const BenchResults& results, const BenchCase& one) {
@@ -93,13 +111,15 @@ void print_bench_case(std::ostream& out, const BenchResults& results, const Benc
       results.decode_tokens > 0 ? with_spread(one.decode_seconds, 1e3 / results.decode_tokens) : "-";
   const double pairs = sum(one.pairs);
   const double mean_pairs = pairs / static_cast<double>(one.pairs.size());
-  fmt::print(
-      out,
-      "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11.1f}  {:<28}{:>11.2f}{:>11.2f}{:>11.2f}{:>11.3f}{:>10.2f}{:>10.1f}\n",
-      one.context_length, one.method, one.blocks, one.anchor_length, one.passing_length,
-      with_spread(one.prefill_seconds, 1.0), tokens / median(one.prefill_seconds), decoding,
-      gibibytes(results.loaded_bytes), gibibytes(one.needed_bytes), gibibytes(one.peak_bytes), pairs / one.full_pairs,
-      std::ranges::max(one.pairs) / mean_pairs, std::ranges::max(one.bytes_sent) / 0x1p20);
+  fmt::print(out,
+             "{:>8} {:<8}{:>6}{:>8}{:>9}  {:<28}{:>11.1f}{:>11.4f}{:>11.4f}  "
+             "{:<28}{:>11.2f}{:>11.2f}{:>11.2f}{:>11.3f}{:>10.2f}{:>10.1f}\n",
+             one.context_length, one.method, one.blocks, one.anchor_length, one.passing_length,
+             with_spread(one.prefill_seconds, 1.0), tokens / median(one.prefill_seconds),
+             mean_over_ranks(one, waited_for(one), results.info.ranks),
+             mean_over_ranks(one, one.message_seconds, results.info.ranks), decoding, gibibytes(results.loaded_bytes),
+             gibibytes(one.needed_bytes), gibibytes(one.peak_bytes), pairs / one.full_pairs,
+             std::ranges::max(one.pairs) / mean_pairs, std::ranges::max(one.bytes_sent) / 0x1p20);
   out.flush();
 }
 

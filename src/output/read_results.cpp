@@ -39,8 +39,9 @@ class Reader {
     read_tokens(arrays == Arrays::load ? static_cast<hsize_t>(results.saved.vocabulary) : 0);
     read_phases();
     if (file_.has("drift/row")) read_drift();
-    read_counts("timings/pairs", &ResultRow::pairs);
-    read_counts("timings/bytes_sent", &ResultRow::bytes_sent);
+    read_by_rank("timings/communication_whole_seconds", &ResultRow::message_seconds);
+    read_by_rank("timings/pairs", &ResultRow::pairs);
+    read_by_rank("timings/bytes_sent", &ResultRow::bytes_sent);
     if (results.saved.selection && arrays == Arrays::load) read_selection();
     results.rows = std::move(rows_);
     return results;
@@ -140,7 +141,7 @@ class Reader {
     }
   }
 
-  void read_counts(const std::string& dataset, std::vector<double> ResultRow::*field) {
+  void read_by_rank(const std::string& dataset, std::vector<double> ResultRow::*field) {
     const auto shape = shape_of(dataset, 2);
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       const auto used = ranks_used(i, dataset, shape[1]);

@@ -52,12 +52,13 @@ struct ResultRow {
   double ttft_seconds = 0;
   double decode_seconds = 0;
   double prefill_seconds = 0;
-  std::vector<double> phase_seconds;  // [ranks_used, phases]; empty if failed
-  std::vector<double> pairs;          // [ranks_used], query-key pairs of the prefill; empty if failed
-  std::vector<double> bytes_sent;     // [ranks_used], in the prefill; empty if failed
-  double full_pairs = 0;              // what exact attention needs
-  SelectionRecord selection;          // if saved
-  std::optional<Drift> drift{};       // if checked
+  std::vector<double> phase_seconds;    // [ranks_used, phases]; empty if failed
+  std::vector<double> message_seconds;  // [ranks_used], communication, waited for or not; empty if failed
+  std::vector<double> pairs;            // [ranks_used], query-key pairs of the prefill; empty if failed
+  std::vector<double> bytes_sent;       // [ranks_used], in the prefill; empty if failed
+  double full_pairs = 0;                // what exact attention needs
+  SelectionRecord selection;            // if saved
+  std::optional<Drift> drift{};         // if checked
 };
 
 /// What is needed to repeat the run.

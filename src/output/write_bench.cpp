@@ -65,10 +65,13 @@ void write_timings(h5::File& file, const BenchResults& results, hsize_t ranks) {
   const h5::Shape phases = {repeats, ranks, phase_count};
   write_rows(file, "timings/phase_seconds", cases, &BenchCase::phase_seconds, phases,
              {"prefill time per repetition, rank and phase", "seconds"});
+  write_rows(file, "timings/communication_whole_seconds", cases, &BenchCase::message_seconds, {repeats, ranks},
+             {"prefill: from start to end of each message, waited for or not, per repetition and rank", "seconds"});
+  file.attach_scale("timings/communication_whole_seconds", 2, "timings/ranks", "rank");
   write_rows(file, "timings/decode_phase_seconds", cases, &BenchCase::decode_phase_seconds, phases,
              {"decoding time per repetition, rank and phase", "seconds"});
-  for (const std::string name :
-       {"timings/prefill_seconds", "timings/decode_seconds", "timings/phase_seconds", "timings/decode_phase_seconds"}) {
+  for (const std::string name : {"timings/prefill_seconds", "timings/decode_seconds", "timings/phase_seconds",
+                                 "timings/decode_phase_seconds", "timings/communication_whole_seconds"}) {
     file.label_axis(name, 1, "repetition");
   }
   for (const std::string name : {"timings/phase_seconds", "timings/decode_phase_seconds"}) {

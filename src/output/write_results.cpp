@@ -47,6 +47,7 @@ void check_row(const ResultRow& row, const SavedArrays& saved) {
   for (const auto* counts : {&row.pairs, &row.bytes_sent}) {
     require(counts->size() == (row.ok ? size(row.ranks_used) : 0), "one count per rank, none if failed");
   }
+  require(row.message_seconds.size() == (row.ok ? size(row.ranks_used) : 0), "one time of all messages per rank");
   require(saved.vocabulary == 0 || row.logits.size() == size(row.token_ids.size(), saved.vocabulary),
           "logits are tokens x vocabulary");
   require(selection.positions.size() == size(selection.layers, selection.blocks, selection.kv_heads, selection.p),
@@ -139,16 +140,22 @@ void write_timings(h5::File& file, const Rows& rows) {
   file.write_texts("timings/phases", {phase_names.begin(), phase_names.end()}, {"phases of the prefill", ""});
   file.create<double>("timings/phase_seconds", {rows.size(), ranks, phases}, {}, 0.0,
                       {"prefill time per rank and phase; 0 beyond ranks_used and for failed rows", "seconds"});
+  file.create<double>(
+      "timings/communication_whole_seconds", {rows.size(), ranks}, {}, 0.0,
+      {"prefill: from start to end of each message, waited for or not; zeros as in phase_seconds", "seconds"});
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto& row = rows[i];
     if (!row.ok) continue;
     const auto used = static_cast<hsize_t>(row.ranks_used);
     file.write_block<double>("timings/phase_seconds", {{i, 0, 0}, {1, used, phases}}, row.phase_seconds);
+    file.write_block<double>("timings/communication_whole_seconds", {{i, 0}, {1, used}}, row.message_seconds);
   }
   file.label_axis("timings/phase_seconds", 0, "row");
   file.attach_scale("timings/phase_seconds", 1, "timings/ranks", "rank");
   file.attach_scale("timings/phase_seconds", 2, "timings/phases", "phase");
   write_counts(file, rows, ranks);
+  file.label_axis("timings/communication_whole_seconds", 0, "row");
+  file.attach_scale("timings/communication_whole_seconds", 1, "timings/ranks", "rank");
 }
 
 void write_selection(h5::File& file, const Rows& rows) {

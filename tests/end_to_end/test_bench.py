@@ -41,6 +41,10 @@ class BenchTest(ProgramTest):
             self.assertEqual(seconds.shape, (2, 3, ranks, len(data["phases"])))
             prefill = np.broadcast_to(data["timings/prefill_seconds"][:, :, None], (2, 3, ranks))
             np.testing.assert_allclose(seconds.sum(3), prefill, rtol=0.05)
+            whole = data["timings/communication_whole_seconds"]
+            waited = seconds[..., data["phases"].index("communication")]
+            self.assertEqual(whole.shape, (2, 3, ranks))
+            self.assertTrue(((0 < whole) & (whole <= waited)).all())  # nothing goes on beside computing here
             decoding = data["timings/decode_phase_seconds"].sum(3)[:, :, 0]  # timed by rank 0
             np.testing.assert_allclose(decoding, data["timings/decode_seconds"], rtol=0.05, atol=2e-3)
             self.assertTrue((data["timings/prefill_seconds"] > 0).all())

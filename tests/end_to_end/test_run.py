@@ -61,6 +61,9 @@ class RunTest(ProgramTest):
             self.assertTrue((rows["timings/pairs"][row] > 0).all() and (rows["timings/bytes_sent"][row] > 0).all())
         for name in ("pairs", "full_pairs", "bytes_sent"):
             self.assertFalse(rows[f"timings/{name}"][2:].any())
+        whole, waited = rows["timings/communication_whole_seconds"], seconds[..., rows["phases"].index("communication")]
+        self.assertEqual(whole.shape, (4, 2))
+        self.assertTrue(((0 < whole) & (whole <= waited))[:2].all() and not whole[2:].any())
         chosen = rows["selection/positions"][0]
         self.assertTrue((chosen[:-1, :-1] >= -1).all() and (chosen[0, 0] >= 0).any() and (chosen[-1] == -1).all())
         self.assertIn("bad", process.stderr)

@@ -1,10 +1,13 @@
 #include "cpu/attention/attention.hpp"
 
 #include <omp.h>
+#include <sched.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <numbers>
 #include <numeric>
@@ -60,11 +63,13 @@ void add_runs(const SlotRange& range, std::int64_t visible, std::int64_t rows, i
 /// One call: blocks of positions x KV heads x parts of the keys.
 class Call {
  public:
-  Call(const AttentionArguments& arguments, const AttentionKernel& kernel, std::span<const TokenRun> runs)
+  Call(const AttentionArguments& arguments, const AttentionKernel& kernel, std::span<const TokenRun> runs,
+       const std::function<bool()>& progress)
       : arguments_(arguments),
         shape_(arguments.shape),
         kernel_(kernel),
         runs_(runs),
+        progress_(progress),
         group_(shape_.heads / shape_.kv_heads),
         width_(value_width(shape_.head_dim)),
         positions_(std::clamp<std::int64_t>(block_rows / group_, 1, arguments.query.rows)),
@@ -86,17 +91,21 @@ class Call {
     {
       const FlushSubnormals flush;
       // The last rows come first: with a causal slot they see most, and the short ones fill the gaps.
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
       for (std::int64_t i = items - 1; i >= 0; --i) {
         std::byte* const own = memory_of(parts_ > 1 ? i : omp_get_thread_num());
         attend(i / parts_, i % parts_, own);
         if (parts_ == 1) write_block(i, own);
+        attended_.fetch_add(1, std::memory_order_relaxed);
       }
+      while (let_messages_move() && attended_.load(std::memory_order_relaxed) < items) sched_yield();
+#pragma omp barrier
       if (parts_ > 1) {
 #pragma omp for
         for (std::int64_t i = 0; i < items / parts_; ++i) write_block(i, memory_of(i * parts_));
       }
     }
+    if (thrown_) std::rethrow_exception(thrown_);
   }
 
  private:
@@ -124,12 +133,23 @@ class Call {
             .scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(shape_.head_dim)))};
   }
 
+  /// In the thread that called; no exception may leave a parallel region.
+  bool let_messages_move() {
+    if (omp_get_thread_num() != 0 || !progress_ || thrown_) return false;
+    try {
+      return progress_();
+    } catch (...) {
+      thrown_ = std::current_exception();
+      return false;
+    }
+  }
+
   std::int64_t first_position(std::int64_t block) const { return block / shape_.kv_heads * positions_; }
   std::int64_t positions(std::int64_t block) const {
     return std::min(positions_, arguments_.query.rows - first_position(block));
   }
 
-  void attend(std::int64_t block, std::int64_t part, std::byte* memory) const {
+  void attend(std::int64_t block, std::int64_t part, std::byte* memory) {
     StackedRows rows = rows_in(memory);
     rows.rows = static_cast<int>(positions(block)) * group_;
     std::fill(rows.output, rows.references, 0.0F);
@@ -138,7 +158,10 @@ class Call {
     stack_query(block, kv_head, query_in(memory));
     std::int64_t token = 0;
     for (const TokenRun& run : runs_) {
-      if (token / tokens_of_part_ == part) attend_run(rows, run, first_position(block), kv_head);
+      if (token / tokens_of_part_ == part) {
+        attend_run(rows, run, first_position(block), kv_head);
+        let_messages_move();
+      }
       token += run.count;
     }
   }
@@ -212,6 +235,9 @@ class Call {
   const HeadShape& shape_;
   const AttentionKernel& kernel_;
   std::span<const TokenRun> runs_;
+  const std::function<bool()>& progress_;
+  std::atomic<std::int64_t> attended_ = 0;  // blocks and parts
+  std::exception_ptr thrown_;
   int group_;
   int width_;
   std::int64_t positions_;  // of a block
@@ -231,7 +257,7 @@ const AttentionKernel& Attention::kernel_for(int head_dim) const {
   });
 }
 
-void Attention::run(const AttentionArguments& arguments) {
+void Attention::run(const AttentionArguments& arguments, const std::function<bool()>& progress) {
   const HeadShape& shape = arguments.shape;
   const std::int64_t rows = arguments.query.rows;
   if (rows == 0) return;
@@ -240,7 +266,7 @@ void Attention::run(const AttentionArguments& arguments) {
   runs_.clear();
   for (const SlotRange& range : arguments.visible) add_runs(range, range.count, rows, length, runs_);
   add_runs(arguments.causal, arguments.causal_before + 1, rows, length, runs_);
-  Call(arguments, kernel_for(shape.head_dim), runs_).run(threads_, memory_);
+  Call(arguments, kernel_for(shape.head_dim), runs_, progress).run(threads_, memory_);
 }
 
 }  // namespace apb::cpu

@@ -1,6 +1,7 @@
 // Attention with online softmax over slots, never a full score matrix in memory.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "cpu/attention/kernel.hpp"
@@ -23,8 +24,9 @@ class Attention {
   Attention(int threads, DataType compute_type, const AttentionKernel* kernel = nullptr)
       : threads_(threads), type_(compute_type), wanted_(kernel) {}
 
-  /// Device::attention. The same bits for any number of threads.
-  void run(const AttentionArguments& arguments);
+  /// Device::attention. The same bits for any number of threads. Calls `progress`, if there is any, in this thread
+  /// between runs of keys, and in the end until other threads are done as long as it returns true.
+  void run(const AttentionArguments& arguments, const std::function<bool()>& progress = {});
 
  private:
   const AttentionKernel& kernel_for(int head_dim) const;

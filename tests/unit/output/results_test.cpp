@@ -151,6 +151,15 @@ TEST(Results, PhaseTimesArePaddedWithZerosAndHaveScales) {
     const auto first = times.begin() + static_cast<std::ptrdiff_t>(i * ranks * phases);
     EXPECT_EQ(std::vector<double>(first, first + static_cast<std::ptrdiff_t>(ranks * phases)), expected) << i;
   }
+  const auto messages = file.read<double>("timings/communication_whole_seconds", H5T_NATIVE_DOUBLE);
+  ASSERT_EQ(messages.size(), rows.size() * ranks);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    auto expected = rows[i].message_seconds;
+    expected.resize(ranks, 0.0);
+    const auto first = messages.begin() + static_cast<std::ptrdiff_t>(i * ranks);
+    EXPECT_EQ(std::vector<double>(first, first + static_cast<std::ptrdiff_t>(ranks)), expected) << i;
+  }
+  EXPECT_EQ(file.scale_label("timings/communication_whole_seconds", 1), "rank");
   EXPECT_EQ(file.scale_label("timings/phase_seconds", 1), "rank");
   EXPECT_EQ(file.scale_label("timings/phase_seconds", 2), "phase");
   EXPECT_EQ(file.texts("timings/phases"), (std::vector<std::string>{phase_names.begin(), phase_names.end()}));
@@ -286,6 +295,9 @@ TEST(Results, RowsThatBreakTheRulesAreRefused) {
   refuse(row, {});
   row = ok_row("bad", 1);
   row.bytes_sent.pop_back();
+  refuse(row, {});
+  row = ok_row("bad", 1);
+  row.message_seconds.pop_back();
   refuse(row, {});
   row = ok_row("bad", 1);
   row.logits.pop_back();

@@ -79,6 +79,7 @@ inline ResultRow ok_row(const std::string& id, unsigned seed) {
     row.bytes_sent.push_back(draw(0, 1 << 30));
   }
   row.full_pairs = draw(1, 1 << 30);
+  for (int rank = 0; rank < row.ranks_used; ++rank) row.message_seconds.push_back(real());
   row.selection = {.layers = 2, .blocks = row.blocks, .kv_heads = 2, .p = row.passing_length, .positions = {}};
   row.selection.positions.resize(static_cast<std::size_t>(2 * row.blocks * 2 * row.passing_length));
   for (auto& position : row.selection.positions) position = draw(0, 99);
@@ -123,6 +124,7 @@ inline void expect_same(const ResultRow& got, const ResultRow& expected) {
   EXPECT_EQ(got.pairs, expected.pairs);
   EXPECT_EQ(got.bytes_sent, expected.bytes_sent);
   EXPECT_EQ(got.full_pairs, expected.full_pairs);
+  EXPECT_EQ(got.message_seconds, expected.message_seconds);
 }
 
 inline std::string bytes_of(const std::filesystem::path& path) {
