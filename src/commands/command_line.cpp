@@ -69,6 +69,11 @@ CLI::Option* add_text_choice(CLI::App& app, const std::string& name, std::string
   return app.add_option(name, value, description)->check(CLI::IsMember(choices))->capture_default_str();
 }
 
+void bind_template(CLI::App& app, std::string& name) {
+  add_text_choice(app, "--template", name, {"auto", "none", "llama2", "llama3", "chatml"},
+                  "prompt template; auto: the one that the tokenizer has the control tokens of");
+}
+
 void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off) {
   add_choice(
       app, "--method", method.method, methods(),
@@ -118,8 +123,7 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama2", "llama3", "chatml"},
-                  "prompt template; auto: the one that the tokenizer has the control tokens of");
+  bind_template(app, run.prompt_template);
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
   app.add_option("--check-dense", run.check_dense, "answer this many documents exactly, too, and store the difference")
@@ -167,6 +171,26 @@ void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
   bind_method(app, plan.method, on_off);
 }
 
+void bind_generate(CLI::App& app, GenerateOptions& generate) {
+  app.add_option("suite", generate.suite, "the benchmark: ruler")->required();
+  app.add_option("--task", generate.tasks, "one or more tasks of the suite, separated by commas, or all")
+      ->delimiter(',')
+      ->required();
+  app.add_option("--model", generate.model, "folder of a Hugging Face checkpoint: its tokenizer counts")->required();
+  app.add_option("--length", generate.length, "tokens of the prompt: document and question with template")
+      ->check(CLI::PositiveNumber)
+      ->required();
+  app.add_option("--count", generate.count, "samples of each task")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--seed", generate.seed, "the same seed gives the same file")->capture_default_str();
+  app.add_option("--output", generate.output, "JSON Lines file, input of apb run")->required();
+  app.add_flag("--overwrite", generate.overwrite, "replace an output that exists");
+  bind_template(app, generate.prompt_template);
+  app.add_option("--words", generate.words, "words for keys and lists, one a line [built in]");
+  app.add_option("--essays", generate.essays, "prose to hide needles in: a text file or a folder of them [built in]");
+  app.add_option("--squad", generate.squad, "SQuAD's JSON, for qa_1");
+  app.add_option("--hotpotqa", generate.hotpotqa, "HotpotQA's JSON, for qa_2");
+}
+
 /// What run and bench cannot combine.
 std::string mismatch(const RunOptions& run) {
   if (run.device == "cuda" && run.dtype != "bf16") return "--device cuda computes in bf16: leave --dtype fp32 out";
@@ -192,6 +216,13 @@ std::string inconsistency(const RunOptions& run) {
   }
   if (const std::string why = mismatch(run); !why.empty()) return why;
   return retaining_heads_mismatch(run);
+}
+
+/// The subcommand of a subcommand that was named last; the program itself where none was.
+const CLI::App& innermost(const CLI::App& app) {
+  const CLI::App* found = &app;
+  while (!found->get_subcommands().empty()) found = found->get_subcommands().front();
+  return *found;
 }
 
 constexpr const char* no_model = "give either --model FOLDER or --shape NAME";
@@ -226,6 +257,9 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   bind_bench(*bench, line.bench, on_off);
   auto* plan = app.add_subcommand("plan", "Show who would compute and send what, as JSON; computes nothing");
   bind_plan(*plan, line.plan, on_off);
+  auto* tasks = app.add_subcommand("tasks", "Make tasks with known answers, and score answers")->require_subcommand(1);
+  auto* generate = tasks->add_subcommand("generate", "Make a benchmark's samples at an exact length in tokens");
+  bind_generate(*generate, line.generate);
   auto* report = app.add_subcommand("report", "Show what is in a results file");
   report->add_option("file", line.report.file, "results or part file")->required();
   report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
@@ -233,8 +267,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const auto parsed = app.get_subcommands();
-    line.message = parsed.empty() ? app.help() : parsed.front()->help();
+    line.message = innermost(app).help();
     return line;
   } catch (const CLI::CallForVersion& version) {
     line.message = std::string(version.what()) + "\n";
@@ -243,7 +276,10 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     const auto parsed = app.get_subcommands();
     const bool unknown = parsed.empty() && argc > 1 && argv[1][0] != '-';
     const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[1]) : error.what();
-    const std::string name = parsed.empty() ? "" : parsed.front()->get_name() + " ";
+    std::string name;
+    for (const CLI::App* named = &innermost(app); named != &app; named = named->get_parent()) {
+      name = named->get_name() + " " + name;
+    }
     line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, name);
     line.exit_code = ExitCode::wrong_usage;
     return line;
@@ -258,6 +294,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   } else if (plan->parsed()) {
     line.command = Command::plan;
     why = inconsistency(line.plan);
+  } else if (generate->parsed()) {
+    line.command = Command::tasks_generate;
   } else {
     line.command = Command::report;
   }
