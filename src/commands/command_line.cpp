@@ -165,6 +165,11 @@ void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
   bind_method(app, plan.method, on_off);
 }
 
+void bind_score(CLI::App& app, ScoreOptions& score) {
+  app.add_option("files", score.files, "results files, a column each; FILE.h5.parts while a run goes on")->required();
+  app.add_option("--json", score.json, "JSON file for the scores with all digits, every row's score, and times");
+}
+
 /// What run and bench cannot combine.
 std::string mismatch(const RunOptions& run) {
   if (run.device == "cuda" && run.dtype != "bf16") return "--device cuda computes in bf16: leave --dtype fp32 out";
@@ -199,6 +204,18 @@ std::string inconsistency(const BenchOptions& bench) {
   return makes_heads ? "" : retaining_heads_mismatch(bench.run);
 }
 
+/// The subcommand that was given, of the innermost group.
+const CLI::App& innermost(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? app : innermost(*parsed.front());
+}
+
+/// The subcommands that were given, each with a space behind it.
+std::string names_of(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? "" : parsed.front()->get_name() + " " + names_of(*parsed.front());
+}
+
 }  // namespace
 
 std::string name_of(Method value) { return name_in(methods(), value); }
@@ -223,12 +240,14 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   auto* report = app.add_subcommand("report", "Show what is in a results file");
   report->add_option("file", line.report.file, "results or part file")->required();
   report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
+  auto* tasks = app.add_subcommand("tasks", "Make tasks with known answers, and score answers")->require_subcommand(1);
+  auto* score = tasks->add_subcommand("score", "Score the answers in results files by task and length");
+  bind_score(*score, line.score);
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const auto parsed = app.get_subcommands();
-    line.message = parsed.empty() ? app.help() : parsed.front()->help();
+    line.message = innermost(app).help();
     return line;
   } catch (const CLI::CallForVersion& version) {
     line.message = std::string(version.what()) + "\n";
@@ -237,7 +256,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     const auto parsed = app.get_subcommands();
     const bool unknown = parsed.empty() && argc > 1 && argv[1][0] != '-';
     const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[1]) : error.what();
-    const std::string name = parsed.empty() ? "" : parsed.front()->get_name() + " ";
+    const std::string name = names_of(app);
     line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, name);
     line.exit_code = ExitCode::wrong_usage;
     return line;
@@ -252,6 +271,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   } else if (plan->parsed()) {
     line.command = Command::plan;
     why = inconsistency(line.plan);
+  } else if (score->parsed()) {
+    line.command = Command::tasks_score;
   } else {
     line.command = Command::report;
   }
