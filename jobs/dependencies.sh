@@ -10,7 +10,7 @@ APB_DEBIAN_PACKAGES=(
   g++ cmake ninja-build pkg-config git ccache libopenmpi-dev openmpi-bin libhdf5-dev libcli11-dev libgtest-dev
   nlohmann-json3-dev libpcre2-dev libutf8proc-dev libfmt-dev libxxhash-dev python3 python3-venv
 )
-APB_PYTHON_PACKAGES=(numpy==2.4.6 h5py==3.16.0 gguf==0.19.0 tokenizers==0.23.3)
+APB_PYTHON_PACKAGES=(numpy==2.4.6 h5py==3.16.0 gguf==0.19.0 tokenizers==0.23.3 matplotlib==3.11.2)
 APB_ONEDNN_PACKAGES=(onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0)
 
 # One line on standard error: what is missing and how to get it.

@@ -127,19 +127,20 @@ def draw(document, passed, output):
         left.plot((begin + end) / 2, 0, marker="v", color=MARK, markersize=9, clip_on=False)
         left.plot((begin + end) / 2, layers * heads, marker="^", color=MARK, markersize=9, clip_on=False)
     for axes in (left, right):
-        axes.hlines(np.arange(1, layers) * heads, *axes.get_xlim(), color=BORDER, linewidth=0.3)
+        for layer in range(1, layers):
+            axes.axhline(layer * heads, color=BORDER, linewidth=0.3)
     step = max(1, layers // 16)
     left.set_yticks((np.arange(0, layers, step) + 0.5) * heads, np.arange(0, layers, step))
     left.set(xlabel="context position (tokens)", ylabel=f"layer ({heads} KV heads each)", xlim=(0, length))
     words = [f"{document.name}: {document.method}, {document.blocks} blocks, p {document.passing}, a {document.anchor}"]
     words += [document.compressor] if document.compressor else []
     left.set_title(", ".join(words) + "\ndashed: block borders; yellow: in the anchor"
-                   + ("; red: the answer" if document.evidence else ""), fontsize=10)
+                   + ("; red: the answer" if document.evidence else ""), fontsize=10, pad=12)
     if document.evidence:
         right.barh(np.arange(layers * heads) + 0.5, 100 * shares(passed, document.evidence)[2].ravel(), height=1,
                    color=MARK)
         right.set(xlabel="%", xlim=(0, 100))
-        right.set_title("of the answer's\ntokens", fontsize=10)
+        right.set_title("of the answer's\ntokens", fontsize=10, pad=12)
     else:
         right.remove()
     bar = figure.colorbar(image, ax=[left, right] if document.evidence else left, fraction=0.02, pad=0.01)
