@@ -14,6 +14,7 @@
 #include "commands/plan.hpp"
 #include "commands/report.hpp"
 #include "commands/run.hpp"
+#include "commands/tasks_generate.hpp"
 #include "commands/tasks_score.hpp"
 #include "error.hpp"
 
@@ -53,6 +54,9 @@ int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_li
     if (!line.message.empty()) {
       if (world.rank() == 0) (line.exit_code == apb::ExitCode::success ? std::cout : std::cerr) << line.message;
       return static_cast<int>(line.exit_code);
+    }
+    if (line.command == apb::Command::tasks_generate) {
+      return static_cast<int>(apb::tasks_generate(line.generate, world));
     }
     const bool bench = line.command == apb::Command::bench;
     return static_cast<int>(bench ? apb::bench(line.bench, command_line, world)

@@ -70,6 +70,23 @@ struct BenchOptions {
   bool roofline = false;  // measure the peaks, too, and compare each phase with them
 };
 
+/// What samples apb tasks generate makes.
+struct GenerateOptions {
+  std::string suite;               // the benchmark
+  std::vector<std::string> tasks;  // of the suite, or "all"
+  std::filesystem::path model;     // folder of a Hugging Face checkpoint: tokenizer and positions
+  int length = 0;                  // tokens of the whole prompt
+  int count = 100;                 // samples of each task
+  std::uint64_t seed = 0;
+  std::filesystem::path output;  // JSON Lines for apb run
+  bool overwrite = false;        // replace an output
+  std::string prompt_template = "auto";
+  std::filesystem::path words;   // instead of our own lists
+  std::filesystem::path essays;  // instead of our own prose
+  std::filesystem::path squad;
+  std::filesystem::path hotpotqa;
+};
+
 /// What apb plan is about.
 struct PlanOptions {
   std::filesystem::path model;  // folder of a Hugging Face checkpoint

@@ -69,6 +69,11 @@ CLI::Option* add_text_choice(CLI::App& app, const std::string& name, std::string
   return app.add_option(name, value, description)->check(CLI::IsMember(choices))->capture_default_str();
 }
 
+void bind_template(CLI::App& app, std::string& name) {
+  add_text_choice(app, "--template", name, {"auto", "none", "llama2", "llama3", "chatml"},
+                  "prompt template; auto: the one that the tokenizer has the control tokens of");
+}
+
 void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off) {
   add_choice(
       app, "--method", method.method, methods(),
@@ -118,8 +123,7 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  add_text_choice(app, "--template", run.prompt_template, {"auto", "none", "llama2", "llama3", "chatml"},
-                  "prompt template; auto: the one that the tokenizer has the control tokens of");
+  bind_template(app, run.prompt_template);
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
@@ -165,6 +169,26 @@ void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
   bind_method(app, plan.method, on_off);
 }
 
+void bind_generate(CLI::App& app, GenerateOptions& generate) {
+  app.add_option("suite", generate.suite, "the benchmark: ruler")->required();
+  app.add_option("--task", generate.tasks, "one or more tasks of the suite, separated by commas, or all")
+      ->delimiter(',')
+      ->required();
+  app.add_option("--model", generate.model, "folder of a Hugging Face checkpoint: its tokenizer counts")->required();
+  app.add_option("--length", generate.length, "tokens of the prompt: document and question with template")
+      ->check(CLI::PositiveNumber)
+      ->required();
+  app.add_option("--count", generate.count, "samples of each task")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--seed", generate.seed, "the same seed gives the same file")->capture_default_str();
+  app.add_option("--output", generate.output, "JSON Lines file, input of apb run")->required();
+  app.add_flag("--overwrite", generate.overwrite, "replace an output that exists");
+  bind_template(app, generate.prompt_template);
+  app.add_option("--words", generate.words, "words for keys and lists, one a line [built in]");
+  app.add_option("--essays", generate.essays, "prose to hide needles in: a text file or a folder of them [built in]");
+  app.add_option("--squad", generate.squad, "SQuAD's JSON, for qa_1");
+  app.add_option("--hotpotqa", generate.hotpotqa, "HotpotQA's JSON, for qa_2");
+}
+
 void bind_score(CLI::App& app, ScoreOptions& score) {
   app.add_option("files", score.files, "results files, a column each; FILE.h5.parts while a run goes on")->required();
   app.add_option("--json", score.json, "JSON file for the scores with all digits, every row's score, and times");
@@ -193,6 +217,13 @@ std::string inconsistency(const RunOptions& run) {
   return retaining_heads_mismatch(run);
 }
 
+/// The subcommand of a subcommand that was named last; the program itself where none was.
+const CLI::App& innermost(const CLI::App& app) {
+  const CLI::App* found = &app;
+  while (!found->get_subcommands().empty()) found = found->get_subcommands().front();
+  return *found;
+}
+
 constexpr const char* no_model = "give either --model FOLDER or --shape NAME";
 
 std::string inconsistency(const PlanOptions& plan) { return plan.model.empty() && plan.shape.empty() ? no_model : ""; }
@@ -202,18 +233,6 @@ std::string inconsistency(const BenchOptions& bench) {
   if (const std::string why = mismatch(bench.run); !why.empty()) return why;
   const bool makes_heads = !bench.shape.empty() && bench.run.retaining_heads.empty();  // random ones
   return makes_heads ? "" : retaining_heads_mismatch(bench.run);
-}
-
-/// The subcommand that was given, of the innermost group.
-const CLI::App& innermost(const CLI::App& app) {
-  const auto parsed = app.get_subcommands();
-  return parsed.empty() ? app : innermost(*parsed.front());
-}
-
-/// The subcommands that were given, each with a space behind it.
-std::string names_of(const CLI::App& app) {
-  const auto parsed = app.get_subcommands();
-  return parsed.empty() ? "" : parsed.front()->get_name() + " " + names_of(*parsed.front());
 }
 
 }  // namespace
@@ -237,12 +256,14 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   bind_bench(*bench, line.bench, on_off);
   auto* plan = app.add_subcommand("plan", "Show who would compute and send what, as JSON; computes nothing");
   bind_plan(*plan, line.plan, on_off);
+  auto* tasks = app.add_subcommand("tasks", "Make tasks with known answers, and score answers")->require_subcommand(1);
+  auto* generate = tasks->add_subcommand("generate", "Make a benchmark's samples at an exact length in tokens");
+  bind_generate(*generate, line.generate);
+  auto* score = tasks->add_subcommand("score", "Score the answers in results files by task and length");
+  bind_score(*score, line.score);
   auto* report = app.add_subcommand("report", "Show what is in a results file");
   report->add_option("file", line.report.file, "results or part file")->required();
   report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
-  auto* tasks = app.add_subcommand("tasks", "Make tasks with known answers, and score answers")->require_subcommand(1);
-  auto* score = tasks->add_subcommand("score", "Score the answers in results files by task and length");
-  bind_score(*score, line.score);
 
   try {
     app.parse(argc, argv);
@@ -256,7 +277,10 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     const auto parsed = app.get_subcommands();
     const bool unknown = parsed.empty() && argc > 1 && argv[1][0] != '-';
     const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[1]) : error.what();
-    const std::string name = names_of(app);
+    std::string name;
+    for (const CLI::App* named = &innermost(app); named != &app; named = named->get_parent()) {
+      name = named->get_name() + " " + name;
+    }
     line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, name);
     line.exit_code = ExitCode::wrong_usage;
     return line;
@@ -271,6 +295,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   } else if (plan->parsed()) {
     line.command = Command::plan;
     why = inconsistency(line.plan);
+  } else if (generate->parsed()) {
+    line.command = Command::tasks_generate;
   } else if (score->parsed()) {
     line.command = Command::tasks_score;
   } else {

@@ -10,7 +10,7 @@
 
 namespace apb {
 
-enum class Command { none, run, report, bench, plan, tasks_score };
+enum class Command { none, run, report, bench, plan, tasks_generate, tasks_score };
 
 struct CommandLine {
   Command command = Command::none;
@@ -18,6 +18,7 @@ struct CommandLine {
   ReportOptions report{};
   BenchOptions bench{};
   PlanOptions plan{};
+  GenerateOptions generate{};
   ScoreOptions score{};
   std::string message{};  // help, version, or what is wrong; then there is no command
   ExitCode exit_code = ExitCode::success;

@@ -100,6 +100,8 @@ std::string Coordinator::key_of(const Document& document, int question) const {
                                           number,  document.context,   bytes_of(document.context_tokens)};
   for (const auto& query : document.queries) pieces.emplace_back(query);
   for (const auto& query : document.query_tokens) pieces.emplace_back(bytes_of(query));
+  // No question is empty; keys of documents without a prefix stay as they were.
+  if (!document.answer_prefix.empty()) pieces.insert(pieces.end(), {"", document.answer_prefix});
   return document_key(pieces);
 }
 
@@ -138,10 +140,13 @@ Job Coordinator::make_job(const Document& document, std::vector<ResultRow>& rows
     check_vocabulary(job.context, "context_tokens", config_.vocabulary);
     for (const auto& query : job.queries) check_vocabulary(query, "query_tokens", config_.vocabulary);
   } else {
-    Prompt prompt = build_prompt(template_, tokenizer_, document.context, document.queries.front());
+    Prompt prompt =
+        build_prompt(template_, tokenizer_, document.context, document.queries.front(), document.answer_prefix);
     job.context = std::move(prompt.context);
     job.lengths.prefix = prompt.prefix_length;
-    for (const auto& query : document.queries) job.queries.push_back(build_query(template_, tokenizer_, query));
+    for (const auto& query : document.queries) {
+      job.queries.push_back(build_query(template_, tokenizer_, query, document.answer_prefix));
+    }
   }
   job.lengths.context = static_cast<std::int64_t>(job.context.size());
   job.lengths.query = static_cast<std::int64_t>(job.queries.front().size());

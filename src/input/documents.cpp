@@ -137,13 +137,18 @@ void take_fields(const json& object, Document& document) {
   } else {
     document.context = take_text(object[context], context);
   }
+  if (has("answer_prefix")) {
+    if (document.tokenised) fail("field answer_prefix goes with text; append its tokens to {}", query);
+    document.answer_prefix = take_text(object["answer_prefix"], "answer_prefix");
+  }
   take_questions(has("queries") ? object["queries"] : json::array({object[query]}), has("queries") ? "queries" : query,
                  document);
   if (has("max_new_tokens")) document.max_new_tokens = take_max_new_tokens(object["max_new_tokens"]);
 }
 
 std::string other_fields(json object) {
-  for (const char* name : {"id", "context", "query", "context_tokens", "query_tokens", "queries", "max_new_tokens"}) {
+  for (const char* name :
+       {"id", "context", "query", "context_tokens", "query_tokens", "queries", "answer_prefix", "max_new_tokens"}) {
     object.erase(name);
   }
   return object.dump();

@@ -15,6 +15,7 @@ struct Document {
   std::string error;                 // not empty: this document cannot be used, and why
   std::string context;               // text, unless tokenised
   std::vector<std::string> queries;  // at least one question
+  std::string answer_prefix;         // text that every answer begins with; may be empty
   bool tokenised = false;
   std::vector<std::int32_t> context_tokens;  // not negative; the model's vocabulary is not checked here
   std::vector<std::vector<std::int32_t>> query_tokens;

@@ -70,23 +70,28 @@ TemplateKind choose_template(std::string_view name, const Tokenizer& tokenizer) 
 
 std::string_view template_name(TemplateKind kind) { return template_of(kind).name; }
 
-Prompt build_prompt(TemplateKind kind, const Tokenizer& tokenizer, std::string_view document,
-                    std::string_view question) {
+Prompt build_prompt(TemplateKind kind, const Tokenizer& tokenizer, std::string_view document, std::string_view question,
+                    std::string_view answer_prefix) {
   Prompt prompt;
   prompt.context = tokenizer.encode(template_of(kind).before_document);
   const auto first = tokenizer.beginning_of_sequence();
   if (kind == TemplateKind::none && first) prompt.context.push_back(*first);
   prompt.prefix_length = static_cast<std::int64_t>(prompt.context.size());
   append(prompt.context, tokenizer.encode_ordinary(document));
-  prompt.query = build_query(kind, tokenizer, question);
+  prompt.query = build_query(kind, tokenizer, question, answer_prefix);
   return prompt;
 }
 
-std::vector<std::int32_t> build_query(TemplateKind kind, const Tokenizer& tokenizer, std::string_view question) {
+std::vector<std::int32_t> build_query(TemplateKind kind, const Tokenizer& tokenizer, std::string_view question,
+                                      std::string_view answer_prefix) {
   const auto& used = template_of(kind);
-  auto query = tokenizer.encode_ordinary(fmt::format("{}{}{}", used.before_question, question, used.ends_question));
+  const std::string asked = fmt::format("{}{}{}", used.before_question, question, used.ends_question);
+  // Without control tokens in between it is one text.
+  if (used.after_question.empty()) return tokenizer.encode_ordinary(asked + std::string(answer_prefix));
+  auto query = tokenizer.encode_ordinary(asked);
   append(query, tokenizer.encode(used.after_question));
   if (kind == TemplateKind::chatml && tokenizer.token_id(thinking_token)) append(query, tokenizer.encode(no_thoughts));
+  append(query, tokenizer.encode_ordinary(answer_prefix));
   return query;
 }
 

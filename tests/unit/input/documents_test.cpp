@@ -64,6 +64,19 @@ TEST_F(DocumentsTest, ReadsTextTokensAndMetadata) {
   EXPECT_EQ(ids.metadata, "{}");
 }
 
+TEST_F(DocumentsTest, AnswerPrefix) {
+  EXPECT_EQ(read(good).answer_prefix, "");
+  EXPECT_EQ(read(R"({"context": "c", "query": "q", "answer_prefix": null})").answer_prefix, "");
+  const Document document = read(R"({"context": "c", "query": "q", "answer_prefix": " It is ", "depth": 3})");
+  EXPECT_EQ(document.error, "");
+  EXPECT_EQ(document.answer_prefix, " It is ");
+  EXPECT_EQ(document.metadata, R"({"depth":3})");
+  expect_line_error(R"({"context": "c", "query": "q", "answer_prefix": 7})", {"answer_prefix is 7", "string"});
+  expect_line_error(R"({"context": "c", "query": "q", "answer_prefix": ""})", {"answer_prefix is empty"});
+  expect_line_error(R"({"context_tokens": [1], "query_tokens": [2], "answer_prefix": "a"})",
+                    {"answer_prefix", "text", "query_tokens"});
+}
+
 TEST_F(DocumentsTest, IdsAreTextOrNumbersOrLines) {
   const auto file = open(R"({"id": "x/1", "query": "id"})"
                          "\n\n \t\r\n"

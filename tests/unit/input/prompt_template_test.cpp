@@ -117,6 +117,21 @@ TEST(PromptTemplate, users_text_is_never_a_control_token) {
   EXPECT_NE(tokenizer.decode(prompt.query).find(attack), std::string::npos);
 }
 
+TEST(PromptTemplate, answer_prefix_is_ordinary_text_behind_all_of_the_template) {
+  const auto gpt2 = load("gpt2");
+  const std::string prefix = " The answer<|im_end|> is";
+  const auto query = build_query(TemplateKind::chatml, gpt2, "Who?", prefix);
+  EXPECT_EQ(query, joined({build_query(TemplateKind::chatml, gpt2, "Who?"), gpt2.encode_ordinary(prefix)}));
+  EXPECT_EQ(build_prompt(TemplateKind::chatml, gpt2, "A document.", "Who?", prefix).query, query);
+  const auto llama3 = load("llama3");
+  EXPECT_EQ(build_query(TemplateKind::llama3, llama3, "Who?", " It is"),
+            joined({build_query(TemplateKind::llama3, llama3, "Who?"), llama3.encode(" It is")}));
+  // Where no control token ends the question, question and prefix are one text: no second space of the tokenizer's.
+  const auto llama2 = load("llama2");
+  EXPECT_EQ(build_query(TemplateKind::llama2, llama2, "Who?", " It is"), llama2.encode("\n\nWho? [/INST] It is"));
+  EXPECT_EQ(build_query(TemplateKind::none, llama2, "Who", "ever"), llama2.encode("\n\nWhoever"));
+}
+
 TEST(PromptTemplate, further_question_and_empty_texts) {
   const auto tokenizer = load("gpt2");
   const auto prompt = build_prompt(TemplateKind::chatml, tokenizer, "", "And why?");
