@@ -4,7 +4,8 @@
     make_passkey_document.py --tokenizer ~/.cache/apb/smollm2-135m-instruct --tokens 4096 --output passkey.jsonl
 
 One document for each depth and key: prose from data/samples with one sentence, which names a random pass key, planted
-at a sentence boundary. "answers" holds the key that a right answer contains. Needs the package tokenizers.
+at a sentence boundary. "answers" holds the key that a right answer contains, "evidence" the positions of the sentence's
+tokens in the context of apb run --template none. Needs the package tokenizers.
 """
 
 import argparse
@@ -36,13 +37,22 @@ def haystack(tokenizer, text, tokens, rng):
 
 
 def make_document(tokenizer, text, tokens, depth, key, rng):
-    """A document of about `tokens` tokens with the key planted `depth` percent into it."""
+    """A document of about `tokens` tokens with the key planted `depth` percent into it, and the sentence's place."""
     needle = NEEDLE.format(key=key)
     length = tokens - len(tokenizer.encode(needle, add_special_tokens=False))
     hay, offsets = haystack(tokenizer, text, length, rng)
     wanted = offsets[min(length - 1, length * depth // 100)]
     position = min((match.end() for match in SENTENCE_END.finditer(hay)), key=lambda end: abs(end - wanted), default=0)
-    return hay[:position] + needle + hay[position:]
+    document = hay[:position] + needle + hay[position:]
+    return document, evidence(tokenizer, document, position, position + len(needle.rstrip()))
+
+
+def evidence(tokenizer, document, begin, end):
+    """Positions [first, last) of the tokens of some characters, in a context that begins with the tokenizer's BOS."""
+    beginning = len(tokenizer.encode("").ids)
+    offsets = tokenizer.encode(document, add_special_tokens=False).offsets
+    inside = [at for at, (first, last) in enumerate(offsets) if first < end and last > begin]
+    return [beginning + inside[0], beginning + inside[-1] + 1]
 
 
 def documents(arguments, tokenizer, text):
@@ -50,12 +60,14 @@ def documents(arguments, tokenizer, text):
         for number in range(1, arguments.keys + 1):
             rng = random.Random(f"{arguments.seed}/{number}")  # the same keys and prose at every depth
             key = str(rng.randrange(10000, 100000))
+            document, place = make_document(tokenizer, text, arguments.tokens, depth, key, rng)
             yield {
                 "id": f"depth{depth}-key{number}",
-                "context": make_document(tokenizer, text, arguments.tokens, depth, key, rng),
+                "context": document,
                 "query": QUESTION,
                 "max_new_tokens": ANSWER_TOKENS,
                 "answers": [key],
+                "evidence": [place],
             }
 
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <string>
@@ -14,14 +15,32 @@
 #include "commands/report.hpp"
 #include "commands/run.hpp"
 #include "commands/tasks_generate.hpp"
+#include "commands/tasks_score.hpp"
 #include "error.hpp"
 
 namespace {
 
-/// Subcommands that need no other ranks.
+/// Subcommands that need no other ranks, and no MPI.
+bool works_alone(apb::Command command) {
+  using enum apb::Command;
+  return command == report || command == plan || command == tasks_score;
+}
+
+/// Whether a launcher has started this process as another rank than the first.
+bool is_further_rank() {
+  const auto is_set = [](const char* name) {
+    const char* rank = std::getenv(name);
+    return rank != nullptr && std::string(rank) != "0";
+  };
+  return is_set("OMPI_COMM_WORLD_RANK") || is_set("PMI_RANK") || is_set("PMIX_RANK") || is_set("SLURM_PROCID");
+}
+
 int run_alone(const apb::CommandLine& line) {
+  if (is_further_rank()) return static_cast<int>(apb::ExitCode::success);
   try {
-    return line.command == apb::Command::report ? apb::run_report(line.report) : static_cast<int>(apb::plan(line.plan));
+    if (line.command == apb::Command::report) return apb::run_report(line.report);
+    if (line.command == apb::Command::plan) return static_cast<int>(apb::plan(line.plan));
+    return static_cast<int>(apb::tasks_score(line.score));
   } catch (const apb::Error& error) {
     std::cerr << "apb: " << error.what() << "\n";
     return static_cast<int>(error.exit_code());
@@ -58,7 +77,7 @@ int main(int argc, char** argv) {
       std::signal(SIGXFSZ, SIG_IGN));  // a file size limit becomes an error of the write, and so a message
   const std::string command_line = fmt::format("{}", fmt::join(argv, argv + argc, " "));
   const apb::CommandLine line = apb::parse_command_line(argc, argv);
-  if (line.command == apb::Command::report || line.command == apb::Command::plan) return run_alone(line);
+  if (works_alone(line.command)) return run_alone(line);
   const apb::MpiSession session(&argc, &argv);
   apb::MpiCommunicator world(MPI_COMM_WORLD, std::max(line.run.timeout, line.bench.run.timeout));
   return run_on_all_ranks(line, command_line, world);

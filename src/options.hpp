@@ -99,4 +99,10 @@ struct PlanOptions {
   int query_length = 32;   // tokens
 };
 
+/// What apb tasks score reads and writes.
+struct ScoreOptions {
+  std::vector<std::filesystem::path> files;  // results files, or folders of parts
+  std::filesystem::path json;                // the scores as JSON, too; an older file is replaced
+};
+
 }  // namespace apb

@@ -191,6 +191,11 @@ void bind_generate(CLI::App& app, GenerateOptions& generate) {
   app.add_option("--hotpotqa", generate.hotpotqa, "HotpotQA's JSON, for qa_2");
 }
 
+void bind_score(CLI::App& app, ScoreOptions& score) {
+  app.add_option("files", score.files, "results files, a column each; FILE.h5.parts while a run goes on")->required();
+  app.add_option("--json", score.json, "JSON file for the scores with all digits, every row's score, and times");
+}
+
 /// What run and bench cannot combine.
 std::string mismatch(const RunOptions& run) {
   if (run.device == "cuda" && run.dtype != "bf16") return "--device cuda computes in bf16: leave --dtype fp32 out";
@@ -260,6 +265,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   auto* tasks = app.add_subcommand("tasks", "Make tasks with known answers, and score answers")->require_subcommand(1);
   auto* generate = tasks->add_subcommand("generate", "Make a benchmark's samples at an exact length in tokens");
   bind_generate(*generate, line.generate);
+  auto* score = tasks->add_subcommand("score", "Score the answers in results files by task and length");
+  bind_score(*score, line.score);
   auto* report = app.add_subcommand("report", "Show what is in a results file");
   report->add_option("file", line.report.file, "results or part file")->required();
   report->add_flag("--jsonl", line.report.jsonl, "one JSON object a row");
@@ -296,6 +303,8 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     why = inconsistency(line.plan);
   } else if (generate->parsed()) {
     line.command = Command::tasks_generate;
+  } else if (score->parsed()) {
+    line.command = Command::tasks_score;
   } else {
     line.command = Command::report;
   }

@@ -10,7 +10,7 @@
 
 namespace apb {
 
-enum class Command { none, run, report, bench, plan, tasks_generate };
+enum class Command { none, run, report, bench, plan, tasks_generate, tasks_score };
 
 struct CommandLine {
   Command command = Command::none;
@@ -19,6 +19,7 @@ struct CommandLine {
   BenchOptions bench{};
   PlanOptions plan{};
   GenerateOptions generate{};
+  ScoreOptions score{};
   std::string message{};  // help, version, or what is wrong; then there is no command
   ExitCode exit_code = ExitCode::success;
 };

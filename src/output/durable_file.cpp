@@ -57,14 +57,13 @@ bool sync_folder(const std::filesystem::path& folder) {
 
 std::filesystem::path temporary_name(const std::filesystem::path& path) { return path.string() + ".tmp"; }
 
-void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes, std::string_view advice) {
   const auto temporary = temporary_name(path);
   if (!write_and_sync(temporary, bytes) || std::rename(temporary.c_str(), path.c_str()) != 0) {
     const int reason = errno;
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
-    fail("{}: cannot write {} bytes: {}; make room, then go on with --resume", path.string(), bytes.size(),
-         std::strerror(reason));
+    fail("{}: cannot write {} bytes: {}; {}", path.string(), bytes.size(), std::strerror(reason), advice);
   }
   if (!sync_folder(path.parent_path())) {
     fail("{}: cannot sync its folder: {}", path.string(), std::strerror(errno));

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <string_view>
 
 namespace apb {
 
@@ -11,7 +12,8 @@ namespace apb {
 std::filesystem::path temporary_name(const std::filesystem::path& path);
 
 /// Writes `bytes` under the temporary name, syncs, renames to `path`, and syncs the folder. On an error (a full
-/// disk) the temporary file is removed, `path` is as it was, and an Error says so.
-void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
+/// disk) the temporary file is removed, `path` is as it was, and an Error says so and gives the advice.
+void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                  std::string_view advice = "make room, then go on with --resume");
 
 }  // namespace apb

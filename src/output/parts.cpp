@@ -84,6 +84,18 @@ std::optional<RunInfo> find_run(const fs::path& file) {
   return read_part(parts.front().path, Arrays::skip).info;
 }
 
+Results read_parts(const fs::path& folder) {
+  Results all;
+  std::unordered_map<std::string, std::size_t> places;
+  for (const auto& part : parts_in(folder)) {
+    Results results = read_part(part.path, Arrays::skip);
+    all.info = std::move(results.info);
+    for (auto& row : results.rows) add_row(all.rows, places, std::move(row));
+  }
+  if (all.rows.empty()) fail("{}: no part of a results file is in this folder", folder.string());
+  return all;
+}
+
 ResultsWriter::ResultsWriter(OutputOptions options, RunInfo info)
     : options_(std::move(options)), info_(std::move(info)), folder_(options_.file.string() + ".parts") {
   if (options_.mode == OpenMode::refuse_existing) refuse_existing();

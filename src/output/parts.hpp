@@ -28,6 +28,9 @@ struct OutputOptions {
 /// none.
 std::optional<RunInfo> find_run(const std::filesystem::path& file);
 
+/// The rows in a folder FILE.h5.parts as they stand, without logits and selection, each id once.
+Results read_parts(const std::filesystem::path& folder);
+
 /// Writes the output of one run. A row is safe once its part is renamed; rows not yet flushed are lost with the writer.
 /// Every error leaves what is on disk fit for a resumed run.
 class ResultsWriter {
