@@ -49,6 +49,7 @@ struct BenchResults {
   int decode_tokens = 0;  // after the first
   int warmup = 0;
   int repeats = 0;
+  int emulated_ranks = 0;                  // 0: real ones
   std::vector<std::int64_t> loaded_bytes;  // [ranks], resident with the weights and nothing else; 0 if unknown
   BenchPeaks peaks;
   std::vector<BenchCase> cases;
@@ -61,7 +62,7 @@ void write_bench(const std::filesystem::path& path, const BenchResults& results)
 void print_bench_heading(std::ostream& out);
 
 /// One line: medians, smallest and largest times; communication that was waited for (exposed) and all of it, means over
-/// the ranks.
+/// the ranks. Of emulated ranks a second one: what the slowest computed and copied.
 void print_bench_case(std::ostream& out, const BenchResults& results, const BenchCase& one);
 
 /// What the peaks are, one line.
