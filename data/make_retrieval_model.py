@@ -115,8 +115,11 @@ def look_back_layer():
 
 def lookup_layer(code, flag, value, copies):
     """Head 0 finds the statement about the word whose code is at `code`, if `flag` is set; head 1 does nothing."""
-    query = select(HEAD_DIM, {**code_columns(CONTENT, code, 3), FLAG: {flag: 3}, SINK: {ONE: 8}})
-    key = select(HEAD_DIM, {**code_columns(CONTENT, TWO_BEFORE, 4), FLAG: {BEFORE + EQUALS: 4}, SINK: {START: 6}})
+    # Keys are never quite alike: where the start is missing, one of those that fit best wins, not their average.
+    taste = {OWN + bit: (bit * 7 % CODE - 11.5) / 48 for bit in range(CODE)}
+    query = select(HEAD_DIM, {**code_columns(CONTENT, code, 4), FLAG: {flag: 4}, SINK: {ONE: 8}})
+    key = {**code_columns(CONTENT, TWO_BEFORE, 4), FLAG: {BEFORE + EQUALS: 4, **taste}, SINK: {START: 8}}
+    key = select(HEAD_DIM, key)
     return [query, np.zeros_like(query)], key, value, output(copies)
 
 
@@ -155,12 +158,9 @@ def model_tensors():
 
 
 def retaining_heads():
-    """Scores: the flag of a statement's value, read from the key; below that something arbitrary about the word."""
-    columns = HEADS * HEAD_DIM + 2 * HEAD_DIM
-    first = np.zeros((2, columns))
-    first[0, HEADS * HEAD_DIM + FLAG] = 1
-    first[1, columns - HEAD_DIM + np.arange(CODE)] = (np.arange(CODE) * 7 % CODE - 11.5) / 64
-    second = np.array([[1, 0.125]])
+    """Scores: the flag of a statement's value, read from the key. One inner unit would do; eight suit the kernels."""
+    first, second = np.zeros((8, HEADS * HEAD_DIM + 2 * HEAD_DIM)), np.zeros((1, 8))
+    first[0, HEADS * HEAD_DIM + FLAG] = second[0, 0] = 1
     return {f"model.layers.{layer}.self_attn.{name}.weight": matrix for layer in range(LAYERS)
             for name, matrix in (("fc1", first), ("fc2", second))}
 
