@@ -12,6 +12,8 @@ namespace {
 constexpr std::size_t window = 256;  // bytes around the filler; what tokens it has depends on no more
 constexpr std::size_t scanned = 64;  // bytes around the first guess that are tried one by one
 constexpr int most_corrections = 6;
+constexpr std::int64_t first_step = 16;  // units, to learn how long they are
+constexpr std::int64_t small_gap = 16;   // tokens that filler may take though another unit would go in
 
 bool starts_character(std::string_view text, std::size_t byte) {
   return byte >= text.size() || (static_cast<unsigned char>(text[byte]) & 0xC0U) != 0x80U;
@@ -103,26 +105,22 @@ std::int64_t Fitter::length(const Draft& draft, std::size_t filler_bytes) const 
   return static_cast<std::int64_t>(prompt.context.size() + prompt.query.size());
 }
 
-/// Units are nearly of one length each, so few are tried. What is missing in the end, less than two units, is filler.
+/// Units are nearly of one length each, so few are tried: the length goes on from the last one tried as it went so far.
+/// What is missing in the end is filler.
 std::int64_t Fitter::most_units_within(const TaskDefinition& task, const TaskRandom& random,
                                        std::int64_t length) const {
   const std::int64_t fewest_tokens = this->length(task.draft(random, task.fewest_units), 0);
   std::int64_t low = task.fewest_units;
-  std::int64_t low_tokens = fewest_tokens;
   std::int64_t high = task.most_units + 1;
-  std::int64_t units = low + 16;
+  std::int64_t units = low + first_step;
   while (low + 1 < high) {
     units = std::clamp(units, low + 1, high - 1);
     const std::int64_t tokens = this->length(task.draft(random, units), 0);
-    if (tokens <= length) {
-      low = units;
-      low_tokens = tokens;
-    } else {
-      high = units;
-    }
     const std::int64_t per_unit = std::max<std::int64_t>(1, (tokens - fewest_tokens) / (units - task.fewest_units));
-    if (length - low_tokens < 2 * per_unit) break;
-    units = low + (length - low_tokens) / per_unit;
+    const std::int64_t missing = length - tokens;
+    (missing >= 0 ? low : high) = units;
+    if (missing >= 0 && missing < std::max(2 * per_unit, small_gap)) break;
+    units += missing >= 0 ? missing / per_unit : -(-missing + per_unit - 1) / per_unit;
   }
   return low;
 }
