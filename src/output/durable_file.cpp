@@ -63,8 +63,8 @@ void replace_file(const std::filesystem::path& path, std::span<const std::byte> 
     const int reason = errno;
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
-    fail("{}: cannot write {} bytes: {}; make room, then go on with --resume", path.string(), bytes.size(),
-         std::strerror(reason));
+    fail("{}: cannot write {} bytes: {}; make room or write elsewhere, then start again, a run with --resume",
+         path.string(), bytes.size(), std::strerror(reason));
   }
   if (!sync_folder(path.parent_path())) {
     fail("{}: cannot sync its folder: {}", path.string(), std::strerror(errno));
