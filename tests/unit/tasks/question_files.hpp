@@ -32,16 +32,20 @@ inline nlohmann::json squad_json(int articles, int paragraphs) {
 
 /// Questions with three documents each, two of which are needed.
 inline nlohmann::json hotpotqa_json(int questions) {
-  nlohmann::json list = nlohmann::json::array();
+  using nlohmann::json;
+  json list = json::array();
   for (int number = 0; number < questions; ++number) {
     const auto title = [&](const char* name) { return fmt::format("{} {}", name, number); };
-    list.push_back({{"question", fmt::format("In which town does the owner of boat {} live?", number)},
-                    {"answer", title("Town")},
-                    {"supporting_facts", {{title("Boat"), 0}, {title("Owner"), 1}}},
-                    {"context",
-                     {{title("Boat"), {"It is green.", fmt::format(" Owner {} bought it.", number)}},
-                      {title("Other"), {"There is nothing to say."}},
-                      {title("Owner"), {"A sailor.", fmt::format(" Lives in {}.", title("Town"))}}}}});
+    const auto document = [&](const char* name, const std::string& first, const std::string& second) {
+      return json::array({title(name), json::array({first, second})});
+    };
+    list.push_back(
+        {{"question", fmt::format("In which town does the owner of boat {} live?", number)},
+         {"answer", title("Town")},
+         {"supporting_facts", json::array({json::array({title("Boat"), 1}), json::array({title("Owner"), 1})})},
+         {"context", json::array({document("Boat", "It is green.", fmt::format(" Owner {} bought it.", number)),
+                                  document("Other", "There is nothing", " to say."),
+                                  document("Owner", "A sailor.", fmt::format(" Lives in {}.", title("Town")))})}});
   }
   return list;
 }
