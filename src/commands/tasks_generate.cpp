@@ -15,6 +15,8 @@ void generate(const GenerateOptions& options) {
   if (std::filesystem::exists(options.output) && !options.overwrite) {
     fail("{} exists already; replace it with --overwrite", options.output.string());
   }
+  const auto folder = std::filesystem::absolute(options.output).parent_path();
+  if (!std::filesystem::is_directory(folder)) fail("{}: there is no such folder; make it first", folder.string());
   const TaskSuite& suite = suite_named(options.suite);
   if (!options.data.empty() && suite.name != "infinitebench") fail_usage("--data goes with the suite infinitebench");
   const ModelConfig config = load_config(options.model);
