@@ -160,7 +160,7 @@ std::string published_infinitebench(const std::filesystem::path& file, const Tas
       fail("{}: line {}: {}", file.string(), line, error.what());
     }
   }
-  if (stream.bad() || (lines.empty() && !stream.eof())) fail("{}: cannot be read", file.string());
+  if (stream.bad()) fail("{}: cannot be read: {}", file.string(), std::strerror(errno));
   if (lines.empty()) fail("{}: has no samples", file.string());
   return lines;
 }
