@@ -1,6 +1,6 @@
 #include "tasks/infinitebench.hpp"
 
-#include <algorithm>
+#include <fmt/format.h>
 
 namespace apb {
 namespace {
