@@ -87,6 +87,7 @@ struct GenerateOptions {
   std::filesystem::path essays;  // instead of our own prose
   std::filesystem::path squad;
   std::filesystem::path hotpotqa;
+  std::filesystem::path data;  // a published file of InfiniteBench, instead of samples made
 };
 
 /// What apb plan is about.

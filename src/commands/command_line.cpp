@@ -174,7 +174,7 @@ void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
 }
 
 void bind_generate(CLI::App& app, GenerateOptions& generate) {
-  app.add_option("suite", generate.suite, "the benchmark: ruler")->required();
+  app.add_option("suite", generate.suite, "the benchmark: ruler or infinitebench")->required();
   app.add_option("--task", generate.tasks, "one or more tasks of the suite, separated by commas, or all")
       ->delimiter(',')
       ->required();
@@ -191,6 +191,8 @@ void bind_generate(CLI::App& app, GenerateOptions& generate) {
   app.add_option("--essays", generate.essays, "prose to hide needles in: a text file or a folder of them [built in]");
   app.add_option("--squad", generate.squad, "SQuAD's JSON, for qa_1");
   app.add_option("--hotpotqa", generate.hotpotqa, "HotpotQA's JSON, for qa_2");
+  app.add_option("--data", generate.data,
+                 "a published JSONL file of InfiniteBench: its first --count samples, at most --length tokens each");
 }
 
 void bind_score(CLI::App& app, ScoreOptions& score) {

@@ -6,7 +6,7 @@
 #include "model/config.hpp"
 #include "model/tokenizer.hpp"
 #include "output/durable_file.hpp"
-#include "tasks/generate.hpp"
+#include "tasks/infinitebench.hpp"
 
 namespace apb {
 namespace {
@@ -15,10 +15,13 @@ void generate(const GenerateOptions& options) {
   if (std::filesystem::exists(options.output) && !options.overwrite) {
     fail("{} exists already; replace it with --overwrite", options.output.string());
   }
+  const auto folder = std::filesystem::absolute(options.output).parent_path();
+  if (!std::filesystem::is_directory(folder)) fail("{}: there is no such folder; make it first", folder.string());
   const TaskSuite& suite = suite_named(options.suite);
+  if (!options.data.empty() && suite.name != "infinitebench") fail_usage("--data goes with the suite infinitebench");
   const ModelConfig config = load_config(options.model);
   const Tokenizer tokenizer = Tokenizer::load(options.model / "tokenizer.json");
-  const Fitter fitter(tokenizer, choose_template(options.prompt_template, tokenizer));
+  const TemplateKind kind = choose_template(options.prompt_template, tokenizer);
   const TaskRequest request{
       .tasks = options.tasks,
       .files = {options.words, options.essays, options.squad, options.hotpotqa},
@@ -27,7 +30,8 @@ void generate(const GenerateOptions& options) {
       .count = options.count,
       .seed = options.seed,
   };
-  const std::string lines = generate_tasks(suite, request, fitter);
+  const std::string lines = options.data.empty() ? generate_tasks(suite, request, Fitter(tokenizer, kind))
+                                                 : published_infinitebench(options.data, request, tokenizer, kind);
   replace_file(options.output, std::as_bytes(std::span(lines)));
 }
 

@@ -33,7 +33,7 @@ ExitCode tasks_score(const ScoreOptions& options) {
   for (const auto& file : options.files) files.push_back(score_results(file.string(), read_rows(file)));
   if (!options.json.empty()) {
     const std::string json = scores_as_json(files);
-    replace_file(options.json, std::as_bytes(std::span(json)), "make room, or choose another file");
+    replace_file(options.json, std::as_bytes(std::span(json)));
   }
   print_scores(std::cout, files);
   std::cout.flush();

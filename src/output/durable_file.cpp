@@ -57,13 +57,14 @@ bool sync_folder(const std::filesystem::path& folder) {
 
 std::filesystem::path temporary_name(const std::filesystem::path& path) { return path.string() + ".tmp"; }
 
-void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes, std::string_view advice) {
+void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   const auto temporary = temporary_name(path);
   if (!write_and_sync(temporary, bytes) || std::rename(temporary.c_str(), path.c_str()) != 0) {
     const int reason = errno;
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
-    fail("{}: cannot write {} bytes: {}; {}", path.string(), bytes.size(), std::strerror(reason), advice);
+    fail("{}: cannot write {} bytes: {}; make room or write elsewhere, then start again, a run with --resume",
+         path.string(), bytes.size(), std::strerror(reason));
   }
   if (!sync_folder(path.parent_path())) {
     fail("{}: cannot sync its folder: {}", path.string(), std::strerror(errno));

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
-#include <string_view>
 
 namespace apb {
 
@@ -12,8 +11,7 @@ namespace apb {
 std::filesystem::path temporary_name(const std::filesystem::path& path);
 
 /// Writes `bytes` under the temporary name, syncs, renames to `path`, and syncs the folder. On an error (a full
-/// disk) the temporary file is removed, `path` is as it was, and an Error says so and gives the advice.
-void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
-                  std::string_view advice = "make room, then go on with --resume");
+/// disk) the temporary file is removed, `path` is as it was, and an Error says so.
+void replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 }  // namespace apb

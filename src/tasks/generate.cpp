@@ -70,14 +70,16 @@ class Sampler {
   std::unordered_set<std::string> known_;  // questions with their answers
 };
 
-std::string line_of(const TaskSuite& suite, const std::string& name, const TaskDefinition& task,
+}  // namespace
+
+std::string line_of(std::string_view suite, const std::string& name, const TaskDefinition& task,
                     const TaskRequest& request, const Sample& sample, int index) {
-  Json json = {{"id", fmt::format("{}-{}-{}-{:04}", suite.name, name, request.length, index)},
+  Json json = {{"id", fmt::format("{}-{}-{}-{:04}", suite, name, request.length, index)},
                {"context", sample.context},
                {"query", sample.query}};
   if (!sample.answer_prefix.empty()) json["answer_prefix"] = sample.answer_prefix;
   json["max_new_tokens"] = task.max_new_tokens;
-  json["suite"] = suite.name;
+  json["suite"] = suite;
   json["task"] = name;
   json["length"] = request.length;
   json["metric"] = task.metric;
@@ -92,8 +94,6 @@ void check_positions(const std::string& name, const TaskDefinition& task, const 
        name, request.length, task.max_new_tokens, request.positions, request.positions - task.max_new_tokens);
 }
 
-}  // namespace
-
 std::string generate_tasks(const TaskSuite& suite, const TaskRequest& request, const Fitter& fitter) {
   std::string lines;
   std::vector<std::pair<std::string, TaskDefinition>> tasks;
@@ -104,7 +104,7 @@ std::string generate_tasks(const TaskSuite& suite, const TaskRequest& request, c
   for (const auto& [name, task] : tasks) {
     Sampler sampler(name, task, request, fitter);
     for (int index = 0; index < request.count; ++index) {
-      lines += line_of(suite, name, task, request, sampler.sample(index), index);
+      lines += line_of(suite.name, name, task, request, sampler.sample(index), index);
     }
   }
   return lines;

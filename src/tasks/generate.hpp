@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tasks/fit.hpp"
@@ -23,5 +24,12 @@ struct TaskRequest {
 /// JSON Lines (docs/quality.md), one sample a line, no two alike; the same request gives the same bytes. Fails where a
 /// task is not known, lacks a file, or does not fit into the length or the model's positions.
 std::string generate_tasks(const TaskSuite& suite, const TaskRequest& request, const Fitter& fitter);
+
+/// The line of one sample.
+std::string line_of(std::string_view suite, const std::string& name, const TaskDefinition& task,
+                    const TaskRequest& request, const Sample& sample, int index);
+
+/// Fails where prompt and answer are more than the model's positions.
+void check_positions(const std::string& name, const TaskDefinition& task, const TaskRequest& request);
 
 }  // namespace apb

@@ -1,5 +1,7 @@
 #include "tasks/random.hpp"
 
+#include <fmt/format.h>
+
 #include <limits>
 #include <unordered_set>
 
@@ -43,6 +45,13 @@ std::vector<std::size_t> TaskRandom::sample(std::size_t size, std::size_t count)
   }
   shuffle(drawn);
   return drawn;
+}
+
+std::string random_uuid(TaskRandom& random) {
+  const std::uint64_t high = (random.bits() & ~std::uint64_t{0xF000}) | 0x4000U;
+  const std::uint64_t low = (random.bits() & ~(std::uint64_t{3} << 62U)) | (std::uint64_t{2} << 62U);
+  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32U, (high >> 16U) & 0xFFFFU, high & 0xFFFFU,
+                     low >> 48U, low & 0xFFFF'FFFF'FFFFU);
 }
 
 }  // namespace apb

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -39,5 +40,8 @@ class TaskRandom {
  private:
   std::uint64_t state_;
 };
+
+/// A UUID of version 4, as RFC 4122 spells it.
+std::string random_uuid(TaskRandom& random);
 
 }  // namespace apb

@@ -1,5 +1,6 @@
 // cwe and fwe: which words occur most often.
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "error.hpp"
@@ -23,14 +24,20 @@ struct Repetitions {
 constexpr Repetitions short_repetitions{6, 1, 3, 1, 20};
 constexpr std::int64_t short_length = 4096;  // tokens; below it a prompt is short
 
+std::vector<std::string> single_words(const WordLists& words) {
+  std::vector<std::string> singles;
+  std::set_union(words.adjectives.begin(), words.adjectives.end(), words.nouns.begin(), words.nouns.end(),
+                 std::back_inserter(singles));
+  return singles;
+}
+
 /// Words of which no answer is part of another one, so that a scorer that looks for them finds only what was meant.
 class WordDraw {
  public:
   WordDraw(const WordLists& words, bool compounds, TaskRandom& random)
       : words_(words), compounds_(compounds), random_(random) {
     if (compounds) return;
-    std::set_union(words.adjectives.begin(), words.adjectives.end(), words.nouns.begin(), words.nouns.end(),
-                   std::back_inserter(singles_));
+    singles_ = single_words(words);
     random.shuffle(singles_);
   }
 
@@ -157,9 +164,9 @@ Draft draw_frequent_words(std::size_t vocabulary_size, TaskRandom random, std::s
 TaskDefinition common_words_task(const TaskFiles& files, std::int64_t length) {
   const auto words = std::make_shared<const WordLists>(read_words(files.words));
   const Repetitions repetitions = length < short_length ? short_repetitions : Repetitions{};
-  // No entry of the list, with its number, takes fewer than four tokens.
-  const auto most_words = static_cast<std::size_t>(length) / (4 * repetitions.uncommon) + repetitions.example_words;
-  const bool compounds = most_words > std::max(words->adjectives.size(), words->nouns.size());
+  // No entry of the list, with its number, takes fewer than three tokens; and some words are left out.
+  const auto most_words = static_cast<std::size_t>(length) / (3 * repetitions.uncommon) + repetitions.example_words;
+  const bool compounds = most_words > single_words(*words).size() * 19 / 20;
   return {.metric = "match_all",
           .max_new_tokens = 120,
           .draft = [words, repetitions, compounds](const TaskRandom& random, std::int64_t units) {

@@ -32,17 +32,9 @@ class NeedleTexts {
  private:
   std::string candidate(NeedleText kind, TaskRandom& random) const {
     if (kind == NeedleText::numbers) return std::to_string(1'000'000 + random.below(9'000'000));
-    if (kind == NeedleText::uuids) return uuid(random);
+    if (kind == NeedleText::uuids) return random_uuid(random);
     const std::string& adjective = random.choose(words_.adjectives);
     return adjective + "-" + random.choose(words_.nouns);
-  }
-
-  // Version 4, as RFC 4122 spells it.
-  static std::string uuid(TaskRandom& random) {
-    const std::uint64_t high = (random.bits() & ~std::uint64_t{0xF000}) | 0x4000U;
-    const std::uint64_t low = (random.bits() & ~(std::uint64_t{3} << 62U)) | (std::uint64_t{2} << 62U);
-    return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32U, (high >> 16U) & 0xFFFFU, high & 0xFFFFU,
-                       low >> 48U, low & 0xFFFF'FFFF'FFFFU);
   }
 
   const WordLists& words_;

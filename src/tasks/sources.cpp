@@ -87,7 +87,7 @@ json read_json(const Path& file) {
   try {
     return json::parse(read_text(file));
   } catch (const json::exception& error) {
-    fail("{}: {}", file.string(), json_problem(error));
+    fail("{}: not valid JSON: {}", file.string(), json_problem(error));
   }
 }
 

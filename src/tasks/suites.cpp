@@ -1,12 +1,14 @@
 #include "tasks/suites.hpp"
 
 #include "error.hpp"
+#include "tasks/infinitebench.hpp"
 #include "tasks/ruler.hpp"
 
 namespace apb {
 
 const std::vector<TaskSuite>& task_suites() {
-  static const std::vector<TaskSuite> suites = {{"ruler", ruler_task_names(), ruler_task}};
+  static const std::vector<TaskSuite> suites = {{"ruler", ruler_task_names(), ruler_task},
+                                                {"infinitebench", infinitebench_task_names(), infinitebench_task}};
   return suites;
 }
 
