@@ -44,11 +44,22 @@ class MpiCommunicator : public Communicator {
   int max(int value) override;
   std::shared_ptr<NodeMemory> node_memory() override;
 
+  /// Collective: a communicator of the ranks that name the same part, in the same order. It shares the time limit,
+  /// under which any rank of the program may be found missing.
+  std::unique_ptr<MpiCommunicator> split(int part);
+
   /// Returns when the request is done.
-  void wait(MPI_Request* request) { roll_call_.wait(request, stage()); }
+  void wait(MPI_Request* request) { roll_call_->wait(request, stage()); }
+  /// Tells ranks that wait for long that this one is there; for now and then in long work.
+  void answer_roll_call() { roll_call_->answer(); }
+  /// For what the ranks do with MPI besides.
+  MPI_Comm handle() const { return comm_; }
 
  private:
-  RollCall roll_call_;
+  /// Takes over `comm`.
+  MpiCommunicator(MPI_Comm comm, std::shared_ptr<RollCall> roll_call);
+
+  std::shared_ptr<RollCall> roll_call_;               // of all ranks of the program
   std::pmr::unsynchronized_pool_resource transfers_;  // their memory is used again: they are begun in the layer loop
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;

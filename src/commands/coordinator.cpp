@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <iostream>
+#include <numeric>
+#include <utility>
 
 #include "commands/command_line.hpp"
 #include "error.hpp"
@@ -53,6 +55,7 @@ RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
   kept.device = {};
   kept.threads = {};
   kept.overlap = {};
+  kept.ranks_per_document = 0;
   kept.save_logits = kept.save_selection = false;
   const Method method = kept.method.method;
   if (method == Method::star) {
@@ -69,9 +72,39 @@ OpenMode open_mode(const RunOptions& options) {
   return options.overwrite ? OpenMode::overwrite : OpenMode::refuse_existing;
 }
 
+/// Groups begin with the longest documents, so that none is left with one when the others have ended.
+std::vector<int> queue_order(const std::optional<DocumentFile>& file, int groups) {
+  if (file && groups > 1) return file->longest_first();
+  std::vector<int> order(file ? static_cast<std::size_t>(file->size()) : 1);
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
 }  // namespace
 
-Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, RunInfo info)
+JobTotals gather_totals(const Placement& placement, const JobTotals& own) {
+  const auto ranks = static_cast<std::size_t>(placement.group().size());
+  std::vector<double> share = {static_cast<double>(own.done), static_cast<double>(own.failed)};
+  share.insert(share.end(), own.phase_seconds.begin(), own.phase_seconds.end());
+  share.resize(2 + ranks * phase_count, 0.0);
+  const auto bytes = placement.world().gather(std::as_bytes(std::span(share)));
+  const std::span all(reinterpret_cast<const double*>(bytes.data()), bytes.size() / sizeof(double));
+  JobTotals totals;
+  for (std::size_t first = 0; first < all.size(); first += ranks * share.size()) {
+    const auto group = all.subspan(first, share.size());
+    totals.done += static_cast<std::int64_t>(group[0]);
+    totals.failed += static_cast<std::int64_t>(group[1]);
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+      const auto phases = group.subspan(2 + rank * phase_count, phase_count);
+      if (std::accumulate(phases.begin(), phases.end(), 0.0) == 0.0) continue;
+      totals.phase_seconds.insert(totals.phase_seconds.end(), phases.begin(), phases.end());
+    }
+  }
+  return totals;
+}
+
+Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, RunInfo info, const Placement& placement,
+                         WorkQueue& queue)
     : options_(options),
       config_(config),
       file_(options.input.empty() ? std::nullopt : std::optional(DocumentFile::open(options.input))),
@@ -80,12 +113,16 @@ Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, R
       tokenizer_(Tokenizer::load(options.model / "tokenizer.json")),
       template_(choose_template(options.prompt_template, tokenizer_)),
       model_fingerprint_(fingerprint_model(options)),
-      progress_(std::cerr, isatty(STDERR_FILENO) != 0, document_count()) {
+      progress_(std::cerr, isatty(STDERR_FILENO) != 0 && placement.groups() == 1, document_count()),
+      queue_(queue),
+      order_(queue_order(file_, placement.groups())) {
   if (options.output.empty()) return;
   writer_.emplace(OutputOptions{.file = options.output,
                                 .mode = open_mode(options),
                                 .saved = {.vocabulary = options.save_logits ? config.vocabulary : 0,
-                                          .selection = options.save_selection}},
+                                          .selection = options.save_selection},
+                                .group = placement.group_number(),
+                                .groups = placement.groups()},
                   std::move(info));
 }
 
@@ -156,19 +193,52 @@ Job Coordinator::make_job(const Document& document, std::vector<ResultRow>& rows
   return job;
 }
 
+Coordinator::Prepared Coordinator::prepare(int index) const {
+  const Document document = read_document(index);
+  Prepared prepared{.rows = begin_rows(document)};
+  if (std::ranges::all_of(prepared.rows, [&](const ResultRow& row) { return is_finished(row); })) return prepared;
+  try {
+    prepared.job = make_job(document, prepared.rows);
+  } catch (const Error& error) {
+    prepared.error = error.what();
+  }
+  return prepared;
+}
+
+std::optional<int> Coordinator::take() {
+  const auto place = queue_.take();
+  if (!place || *place >= document_count()) return std::nullopt;
+  last_taken_ = *place;
+  return order_[static_cast<std::size_t>(*place)];
+}
+
+std::optional<Coordinator::Prepared> Coordinator::next_prepared() {
+  if (ahead_.valid()) return ahead_.get();
+  const auto index = take();
+  return index ? std::optional(prepare(*index)) : std::nullopt;
+}
+
+/// The last documents are left in the queue, one for each group, for whichever is free first.
+void Coordinator::read_ahead() {
+  const int groups = queue_.takers();
+  if (groups > 1 && last_taken_ + 2 * groups > document_count()) return;
+  const auto index = take();
+  if (index) ahead_ = std::async(std::launch::async, [this, index] { return prepare(*index); });
+}
+
 std::optional<Job> Coordinator::next() {
-  while (next_document_ < document_count()) {
+  while (auto prepared = next_prepared()) {
     document_start_ = std::chrono::steady_clock::now();
-    const Document document = read_document(next_document_++);
-    rows_ = begin_rows(document);
-    if (std::all_of(rows_.begin(), rows_.end(), [&](const ResultRow& row) { return is_finished(row); })) {
-      ++done_;
-      continue;
+    rows_ = std::move(prepared->rows);
+    if (prepared->job) {
+      read_ahead();
+      return std::move(prepared->job);
     }
-    try {
-      return make_job(document, rows_);
-    } catch (const Error& error) {
-      fail_rows(error.what());
+    if (prepared->error.empty()) {
+      ++totals_.done;
+      ++skipped_;
+    } else {
+      fail_rows(prepared->error);
     }
   }
   return std::nullopt;
@@ -183,8 +253,9 @@ void Coordinator::commit(DocumentResult result) {
     fill(rows_[question], *result.partition, result.answers[question]);
     if (!file_) std::cout << rows_[question].text << std::endl;
   }
-  phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
-  for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
+  auto& sums = totals_.phase_seconds;
+  sums.resize(std::max(sums.size(), result.phase_seconds.size()), 0.0);
+  for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) sums[i] += result.phase_seconds[i];
   rows_.front().phase_seconds = std::move(result.phase_seconds);
   rows_.front().selection = std::move(result.selection);
   commit_rows();
@@ -215,13 +286,14 @@ void Coordinator::fail_rows(const std::string& why) {
 /// Progress counts documents; rows that an earlier run finished stay as they are.
 void Coordinator::commit_rows() {
   const bool failed = !rows_.front().message.empty();
-  ++done_;
-  if (failed) ++failed_;
+  ++totals_.done;
+  if (failed) ++totals_.failed;
   const auto now = std::chrono::steady_clock::now();
   const auto seconds = [&](auto since) { return std::chrono::duration<double>(now - since).count(); };
   std::int64_t tokens = rows_.front().context_length;
   for (const ResultRow& row : rows_) tokens += row.query_length + static_cast<std::int64_t>(row.token_ids.size());
-  progress_.done({.id = rows_.front().id,
+  progress_.done({.number = queue_.add_done(1 + std::exchange(skipped_, 0)),
+                  .id = rows_.front().id,
                   .message = rows_.front().message,
                   .tokens = failed ? 0 : tokens,
                   .seconds = seconds(document_start_)},
@@ -231,22 +303,25 @@ void Coordinator::commit_rows() {
   }
 }
 
-ExitCode Coordinator::finish() {
-  progress_.finish();
-  if (writer_) writer_->finish(ids_);
-  if (!phase_seconds_.empty()) print_breakdown(std::cerr, phase_seconds_);
-  if (writer_) {
-    std::cerr << fmt::format("{} documents, {} failed; results in {}\n", done_, failed_, options_.output.string());
-  }
-  return failed_ == 0 ? ExitCode::success : ExitCode::some_documents_failed;
-}
-
-ExitCode Coordinator::stop() {
+void Coordinator::close() {
   progress_.finish();
   if (writer_) writer_->flush();
+}
+
+ExitCode Coordinator::finish(const JobTotals& all) {
+  if (writer_) writer_->finish(ids_);
+  if (!all.phase_seconds.empty()) print_breakdown(std::cerr, all.phase_seconds);
+  if (writer_) {
+    std::cerr << fmt::format("{} documents, {} failed; results in {}\n", all.done, all.failed,
+                             options_.output.string());
+  }
+  return all.failed == 0 ? ExitCode::success : ExitCode::some_documents_failed;
+}
+
+ExitCode Coordinator::stop(const JobTotals& all) const {
   const std::string advice =
       writer_ ? fmt::format("; {} holds the others, go on with --resume", writer_->folder().string()) : "";
-  std::cerr << fmt::format("apb: stopped by a signal: {} of {} documents are left{}\n", document_count() - done_,
+  std::cerr << fmt::format("apb: stopped by a signal: {} of {} documents are left{}\n", document_count() - all.done,
                            document_count(), advice);
   return ExitCode::stopped_early;
 }

@@ -117,11 +117,13 @@ std::optional<Gpu> choose_gpu(const RunOptions& options, Communicator& host) {
   }
 }
 
-Backend make_cuda_backend(const Gpu& gpu, Communicator& host) {
+Backend make_cuda_backend(const Gpu& gpu, Communicator& world, Communicator& group) {
   Backend backend;
-  agree(host, [&] { backend.device = gpu.module->make_device(gpu.number); });
-  backend.own_communicator = host.size() > 1 ? gpu.module->make_communicator(host, *backend.device)
-                                             : std::make_unique<SingleRankCommunicator>();
+  agree(world, [&] { backend.device = gpu.module->make_device(gpu.number); });
+  agree(world, [&] {
+    backend.own_communicator = group.size() > 1 ? gpu.module->make_communicator(group, *backend.device)
+                                                : std::make_unique<SingleRankCommunicator>();
+  });
   return backend;
 }
 
@@ -133,9 +135,9 @@ Backend make_cpu_backend(const RunOptions& options, Communicator& host) {
 
 }  // namespace
 
-Backend make_backend(const RunOptions& options, Communicator& host) {
-  if (const auto gpu = choose_gpu(options, host)) return make_cuda_backend(*gpu, host);
-  return make_cpu_backend(options, host);
+Backend make_backend(const RunOptions& options, Communicator& world, Communicator& group) {
+  if (const auto gpu = choose_gpu(options, world)) return make_cuda_backend(*gpu, world, group);
+  return make_cpu_backend(options, world);
 }
 
 }  // namespace apb

@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "comm/mpi_communicator.hpp"
+#include "comm/placement.hpp"
+#include "comm/work_queue.hpp"
 #include "commands/command_line.hpp"
 #include "commands/coordinator.hpp"
 #include "commands/job.hpp"
@@ -25,40 +27,35 @@
 namespace apb {
 namespace {
 
-std::string divisors_of(int number) {
-  std::vector<int> divisors;
-  for (int divisor = 1; divisor <= number; ++divisor) {
-    if (number % divisor == 0) divisors.push_back(divisor);
-  }
-  return fmt::format("{}", fmt::join(divisors, ", "));
-}
-
 bool depends_on_blocks(Method method) { return method == Method::apb || method == Method::star; }
 
-/// Two blocks per rank (star: one), but a resumed run keeps those of the ranks that its output began with: answers
-/// depend on them.
+/// Two blocks per rank of a document (star: one), but a resumed run keeps those of the ranks that its output began
+/// with: answers depend on them.
 int choose_automatic_blocks(const RunOptions& options, int ranks) {
   const auto earlier = options.resume && !options.output.empty() ? find_run(options.output) : std::nullopt;
   const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt)
                          .value_or(options.method.method == Method::star ? ranks : 2 * ranks);
   if (blocks % ranks != 0) {
-    fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks: resume it on {} ranks",
-               options.output.string(), blocks, ranks, divisors_of(blocks));
+    fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks{}: resume it on {} ranks{}",
+               options.output.string(), blocks, ranks, options.ranks_per_document > 0 ? " per document" : "",
+               divisors_of(blocks), options.ranks_per_document > 0 ? " per document" : "");
   }
   return blocks;
 }
 
 /// What all ranks do, with what was left to choose before the first document filled in.
-RunOptions complete(RunOptions options, Communicator& world) {
+RunOptions complete(RunOptions options, const Placement& placement) {
+  MpiCommunicator& world = placement.world();
+  const int ranks = placement.group().size();
   int blocks = 0;
   agree(world, [&] {
-    check_blocks(options.method, world.size());
+    check_blocks(options.method, ranks);
     const bool chooses = depends_on_blocks(options.method.method) && !options.method.blocks;
-    if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, world.size());
+    if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, ranks);
   });
   world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
   if (blocks > 0) options.method.automatic_blocks = blocks;
-  options.overlap = choose_overlap(options.overlap, world);
+  options.overlap = choose_overlap(options.overlap, placement.group());
   return options;
 }
 
@@ -71,7 +68,7 @@ ModelSources open_sources(const RunOptions& options, int threads) {
 }
 
 /// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
-SelectionRecord gather_selection(Communicator& world, Forward& forward, const Partition& partition,
+SelectionRecord gather_selection(Communicator& group, Forward& forward, const Partition& partition,
                                  const ModelConfig& config) {
   SelectionRecord record{.layers = config.layers,
                          .blocks = partition.block_count(),
@@ -82,7 +79,7 @@ SelectionRecord gather_selection(Communicator& world, Forward& forward, const Pa
       static_cast<std::size_t>(config.layers) * static_cast<std::size_t>(partition.blocks_per_rank()) * block_entries;
   std::vector<std::int32_t> own = forward.selection();
   own.resize(share, -1);
-  const auto bytes = world.gather(std::as_bytes(std::span(own)));
+  const auto bytes = group.gather(std::as_bytes(std::span(own)));
   if (bytes.empty()) return record;
   const auto* all = reinterpret_cast<const std::int32_t*>(bytes.data());
   for (int layer = 0; layer < config.layers; ++layer) {
@@ -97,25 +94,42 @@ SelectionRecord gather_selection(Communicator& world, Forward& forward, const Pa
   return record;
 }
 
+/// What a group of ranks works with.
+struct Group {
+  const RunOptions& options;
+  Communicator& ranks;  // that share a document
+  Device& device;
+  const Model& model;
+  WorkQueue& queue;
+  std::optional<std::uint64_t> memory_share;  // bytes of a rank's, where other groups compute beside this one
+};
+
 /// A document's way through the ranks. What fails it fails it on all of them; when one is told to stop, all throw
 /// Interrupted.
-DocumentResult answer(const RunOptions& options, const Job& job, Device& device, const Model& model,
-                      Communicator& world) {
+DocumentResult answer(const Group& group, const Job& job) {
+  const RunOptions& options = group.options;
+  Communicator& ranks = group.ranks;
+  Device& device = group.device;
+  const Model& model = group.model;
   DocumentResult result;
   std::unique_ptr<Forward> forward;
+  const auto told_to_stop = [&queue = group.queue] {
+    queue.progress();
+    return stop_requested() || queue.stopped();
+  };
   try {
-    agree(world, [&] { result.partition = make_partition(job.lengths, options.method, world.size(), device.tile()); });
-    check_memory(world, device, model, *result.partition, options);
-    agree(world, [&] {
+    agree(ranks, [&] { result.partition = make_partition(job.lengths, options.method, ranks.size(), device.tile()); });
+    check_memory(ranks, device, model, *result.partition, options, group.memory_share);
+    agree(ranks, [&] {
       forward = std::make_unique<Forward>(Forward::Setup{.device = device,
-                                                         .communicator = world,
+                                                         .communicator = ranks,
                                                          .model = model,
                                                          .partition = *result.partition,
                                                          .options = options.method,
                                                          .document = job.document,
                                                          .keep_selection = options.save_selection,
                                                          .overlap = options.overlap == Overlap::on,
-                                                         .stop_requested = stop_requested});
+                                                         .stop_requested = told_to_stop});
     });
   } catch (const Error& error) {
     result.error = error.what();
@@ -123,69 +137,95 @@ DocumentResult answer(const RunOptions& options, const Job& job, Device& device,
   }
   const int max_new_tokens = job.lengths.max_new_tokens;
   result.answers.push_back(
-      generate(device, world, model, *forward, job.context, job.queries.front(), max_new_tokens, options.save_logits));
+      generate(device, ranks, model, *forward, job.context, job.queries.front(), max_new_tokens, options.save_logits));
   for (std::size_t question = 1; question < job.queries.size(); ++question) {
     result.answers.push_back(
-        generate_further(device, world, model, *forward, job.queries[question], max_new_tokens, options.save_logits));
+        generate_further(device, ranks, model, *forward, job.queries[question], max_new_tokens, options.save_logits));
   }
   const PhaseSeconds& phases = result.answers.front().phase_seconds;
-  result.phase_seconds = gather_phases(world, phases, result.partition->ranks_used());
-  if (options.save_selection) result.selection = gather_selection(world, *forward, *result.partition, model.config);
+  result.phase_seconds = gather_phases(ranks, phases, result.partition->ranks_used());
+  if (options.save_selection) result.selection = gather_selection(ranks, *forward, *result.partition, model.config);
   return result;
+}
+
+/// Answers documents until the queue has none left; false when the ranks were told to stop before. `coordinator`: on
+/// the first rank.
+bool answer_documents(const Group& group, Coordinator* coordinator, MemoryReport& memory) {
+  std::optional<DocumentResult> result;
+  while (true) {
+    std::optional<Job> job;
+    group.ranks.enter_stage("between documents");
+    agree(group.ranks, [&] {
+      if (coordinator != nullptr && result) coordinator->commit(std::move(*result));
+      if (coordinator != nullptr) job = coordinator->next();
+    });
+    job = share_job(group.ranks, std::move(job));
+    if (!job) return true;
+    try {
+      result = answer(group, *job);
+    } catch (const Interrupted&) {
+      return false;
+    }
+    if (result->answers.empty()) continue;
+    memory.expect(memory_needed(group.device, group.model, *result->partition, group.options.method, group.ranks.rank(),
+                                group.options.save_selection, group.options.overlap == Overlap::on));
+  }
 }
 
 }  // namespace
 
-ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& host) {
+ExitCode run(const RunOptions& asked, const std::string& command_line, MpiCommunicator& world) {
   remember_stop_signals();
-  const bool coordinates = host.rank() == 0;
-  const RunOptions options = complete(asked, host);
-  const Backend backend = make_backend(options, host);
+  const Placement placement(world, asked.ranks_per_document);
+  const RunOptions options = complete(asked, placement);
+  const Backend backend = make_backend(options, world, placement.group());
   const auto& device = backend.device;
-  Communicator& world = backend.communicator(host);
+  Communicator& ranks = backend.communicator(placement.group());  // that share a document
   const RunInfo info = describe_run(options, options_as_json(options), command_line, *device, world);
+  const bool is_first = world.rank() == 0;     // of all ranks
+  const bool coordinates = ranks.rank() == 0;  // its group
   ModelConfig config;
+  WorkQueue queue(world, coordinates);
   std::unique_ptr<Coordinator> coordinator;
+  const auto coordinate = [&] { coordinator = std::make_unique<Coordinator>(options, config, info, placement, queue); };
   agree(world, [&] {
     config = load_config(options.model);
     device->check_heads(config.head_shape());
-    check_heads(options.method, config.head_shape(), world.size());
-    if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
+    check_heads(options.method, config.head_shape(), ranks.size());
+    if (is_first) coordinate();
   });
-  if (coordinates) {
-    print_placement(info);
+  agree(world, [&] {
+    if (coordinates && !is_first) coordinate();  // the first has opened the output
+  });
+  if (is_first) {
+    print_placement(info, placement.groups());
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
   const int threads = choose_threads(options.threads, world);
   MemoryReport memory;
-  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
+  const Model model = load_on_all_ranks(*device, world, ranks, config, [&] { return open_sources(options, threads); });
+  const auto share = placement.groups() > 1 ? std::optional(share_of_memory(world, *device)) : std::nullopt;
 
-  std::optional<DocumentResult> result;
-  bool interrupted = false;
-  while (!interrupted) {
-    std::optional<Job> job;
-    world.enter_stage("between documents");
-    agree(world, [&] {
-      if (coordinates && result) coordinator->commit(std::move(*result));
-      if (coordinates) job = coordinator->next();
-    });
-    job = share_job(world, std::move(job));
-    if (!job) break;
-    try {
-      result = answer(options, *job, *device, model, world);
-      if (!result->answers.empty()) {
-        memory.expect(memory_needed(*device, model, *result->partition, options.method, world.rank(),
-                                    options.save_selection, options.overlap == Overlap::on));
-      }
-    } catch (const Interrupted&) {
-      interrupted = true;
-    }
+  bool completes = false;
+  std::optional<CommonError> failure;
+  try {
+    completes = answer_documents({options, ranks, *device, model, queue, share}, coordinator.get(), memory);
+  } catch (const CommonError& error) {
+    failure = error;  // of this group: it concerns all
   }
+  if (coordinates && !completes) queue.stop();
+  world.enter_stage("waiting for the other groups");
+  agree(world, [&] {
+    if (failure) throw *failure;
+    if (coordinates) coordinator->close();
+  });
+  const bool interrupted = world.max(completes ? 0 : 1) != 0;
+  const JobTotals totals = gather_totals(placement, coordinates ? coordinator->totals() : JobTotals{});
 
   auto exit_code = ExitCode::success;
   world.enter_stage("writing the results");
   agree(world, [&] {
-    if (coordinates) exit_code = interrupted ? coordinator->stop() : coordinator->finish();
+    if (is_first) exit_code = interrupted ? coordinator->stop(totals) : coordinator->finish(totals);
   });
   world.broadcast(std::as_writable_bytes(std::span(&exit_code, 1)), 0);
   memory.print(world, weight_bytes(model), info.hosts);
