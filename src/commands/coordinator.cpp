@@ -6,7 +6,6 @@
 #include <array>
 #include <iostream>
 #include <numeric>
-#include <utility>
 
 #include "commands/command_line.hpp"
 #include "error.hpp"
@@ -226,20 +225,24 @@ void Coordinator::read_ahead() {
   if (index) ahead_ = std::async(std::launch::async, [this, index] { return prepare(*index); });
 }
 
+std::optional<Coordinator::Prepared> Coordinator::next_unfinished() {
+  auto prepared = next_prepared();
+  std::int64_t finished = 0;
+  for (; prepared && !prepared->job && prepared->error.empty(); prepared = next_prepared()) ++finished;
+  totals_.done += finished;
+  if (finished > 0) queue_.add_done(finished);
+  return prepared;
+}
+
 std::optional<Job> Coordinator::next() {
-  while (auto prepared = next_prepared()) {
+  while (auto prepared = next_unfinished()) {
     document_start_ = std::chrono::steady_clock::now();
     rows_ = std::move(prepared->rows);
     if (prepared->job) {
       read_ahead();
       return std::move(prepared->job);
     }
-    if (prepared->error.empty()) {
-      ++totals_.done;
-      ++skipped_;
-    } else {
-      fail_rows(prepared->error);
-    }
+    fail_rows(prepared->error);
   }
   return std::nullopt;
 }
@@ -292,7 +295,7 @@ void Coordinator::commit_rows() {
   const auto seconds = [&](auto since) { return std::chrono::duration<double>(now - since).count(); };
   std::int64_t tokens = rows_.front().context_length;
   for (const ResultRow& row : rows_) tokens += row.query_length + static_cast<std::int64_t>(row.token_ids.size());
-  progress_.done({.number = queue_.add_done(1 + std::exchange(skipped_, 0)),
+  progress_.done({.number = queue_.add_done(1),
                   .id = rows_.front().id,
                   .message = rows_.front().message,
                   .tokens = failed ? 0 : tokens,

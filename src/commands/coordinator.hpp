@@ -85,6 +85,8 @@ class Coordinator {
   Prepared prepare(int index) const;
   std::optional<Prepared> next_prepared();
   void read_ahead();
+  /// The next document that has a job or an error.
+  std::optional<Prepared> next_unfinished();
   /// The index of a document that no group has taken before.
   std::optional<int> take();
   Document read_document(int index) const;
@@ -114,7 +116,6 @@ class Coordinator {
   WorkQueue& queue_;
   std::vector<int> order_;        // of the documents in the queue
   std::int64_t last_taken_ = -1;  // place in the queue
-  std::int64_t skipped_ = 0;      // documents, since the queue has been told what is done
   std::vector<ResultRow> rows_;   // of the document under way
   JobTotals totals_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
