@@ -98,7 +98,7 @@ TEST_F(WorkQueueTest, PlacementPutsNeighboursIntoGroups) {
   for (int ranks = 1; ranks <= world_.size(); ++ranks) {
     if (world_.size() % ranks != 0) {
       expect_error([&] { Placement(world_, ranks); },
-                   {"--ranks-per-document " + std::to_string(ranks), "does not divide"});
+                   {"--ranks-per-document " + std::to_string(ranks), "does not divide"}, ExitCode::wrong_usage);
       continue;
     }
     const Placement placement(world_, ranks);
