@@ -214,7 +214,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, MpiCommun
     failure = error;  // of this group: it concerns all
   }
   if (coordinates && !completes) queue.stop();
-  world.enter_stage("waiting for the other groups");
+  world.enter_stage("at the end of the documents");
   agree(world, [&] {
     if (failure) throw *failure;
     if (coordinates) coordinator->close();
