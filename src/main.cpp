@@ -49,7 +49,7 @@ int run_alone(const apb::CommandLine& line) {
 
 /// An error that all ranks share is printed once and ends the program in order; one that a rank has alone ends all
 /// ranks.
-int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_line, apb::Communicator& world) {
+int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_line, apb::MpiCommunicator& world) {
   try {
     if (!line.message.empty()) {
       if (world.rank() == 0) (line.exit_code == apb::ExitCode::success ? std::cout : std::cerr) << line.message;

@@ -52,6 +52,7 @@ struct RunOptions {
   bool save_logits = false;               // float32 logits of every generated token
   bool save_selection = false;            // positions that each block passed on
   int check_dense = 0;                    // documents that are answered by the exact method, too
+  int ranks_per_document = 0;             // in each of the groups that answer documents side by side; 0: all ranks
   Overlap overlap = Overlap::automatic;   // attend to own blocks during the exchange; auto: if ranks span hosts
   double timeout = 0;                     // seconds that ranks wait for one that does not answer; 0: for ever
   bool resume = false;                    // continue an output: only what is missing

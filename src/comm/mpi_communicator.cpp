@@ -59,8 +59,21 @@ MpiSession::~MpiSession() {
   if (std::uncaught_exceptions() == 0) MPI_Finalize();
 }
 
-MpiCommunicator::MpiCommunicator(MPI_Comm parent, double limit_seconds) : roll_call_(parent, limit_seconds) {
-  check_mpi(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup");
+namespace {
+
+MPI_Comm duplicate(MPI_Comm parent) {
+  MPI_Comm comm = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(parent, &comm), "MPI_Comm_dup");
+  return comm;
+}
+
+}  // namespace
+
+MpiCommunicator::MpiCommunicator(MPI_Comm parent, double limit_seconds)
+    : MpiCommunicator(duplicate(parent), std::make_shared<RollCall>(parent, limit_seconds)) {}
+
+MpiCommunicator::MpiCommunicator(MPI_Comm comm, std::shared_ptr<RollCall> roll_call)
+    : roll_call_(std::move(roll_call)), comm_(comm) {
   check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
@@ -88,7 +101,7 @@ std::shared_ptr<MpiTransfer> MpiCommunicator::begin_transfer() {
 void MpiCommunicator::finish(MpiTransfer& transfer) {
   if (std::find(under_way_.begin(), under_way_.end(), &transfer) == under_way_.end()) return;
   for (auto& request : transfer.requests_) {
-    if (request != MPI_REQUEST_NULL) roll_call_.wait(&request, stage());
+    if (request != MPI_REQUEST_NULL) roll_call_->wait(&request, stage());
   }
   count_since(transfer.start_);
   forget(transfer);
@@ -146,7 +159,7 @@ std::shared_ptr<Transfer> MpiCommunicator::start_shift(Device& device, ConstView
 }
 
 void MpiCommunicator::wait(MPI_Request request, Clock::time_point start) {
-  roll_call_.wait(&request, stage());
+  roll_call_->wait(&request, stage());
   count_since(start);
 }
 
@@ -173,6 +186,13 @@ int MpiCommunicator::max(int value) {
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
   wait(request, start);
   return value;
+}
+
+std::unique_ptr<MpiCommunicator> MpiCommunicator::split(int part) {
+  max(0);  // all are there: MPI would wait for ever for one that is not
+  MPI_Comm comm = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(comm_, part, rank_, &comm), "MPI_Comm_split");
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, roll_call_));
 }
 
 std::shared_ptr<NodeMemory> MpiCommunicator::node_memory() {

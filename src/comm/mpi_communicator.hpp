@@ -68,6 +68,16 @@ class MpiCommunicator : public Communicator {
 
   /// Transfers whose end has not been noticed.
   std::size_t under_way() const { return under_way_.size(); }
+  /// Collective: a communicator of the ranks that name the same part, in the same order. It shares the time limit,
+  /// under which any rank of the program may be found missing.
+  std::unique_ptr<MpiCommunicator> split(int part);
+
+  /// Returns when the request is done.
+  void wait(MPI_Request* request) { roll_call_->wait(request, stage()); }
+  /// Tells ranks that wait for long that this one is there; for now and then in long work.
+  void answer_roll_call() { roll_call_->answer(); }
+  /// For what the ranks do with MPI besides.
+  MPI_Comm handle() const { return comm_; }
 
  private:
   friend class MpiTransfer;
@@ -84,7 +94,10 @@ class MpiCommunicator : public Communicator {
     message_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
   }
 
-  RollCall roll_call_;
+  /// Takes over `comm`.
+  MpiCommunicator(MPI_Comm comm, std::shared_ptr<RollCall> roll_call);
+
+  std::shared_ptr<RollCall> roll_call_;               // of all ranks of the program
   std::pmr::unsynchronized_pool_resource transfers_;  // their memory is used again: they are begun in the layer loop
   std::vector<MpiTransfer*> under_way_;
   Clock::time_point next_progress_{};

@@ -15,10 +15,13 @@ namespace apb {
 namespace {
 
 constexpr auto listen_interval = std::chrono::milliseconds(10);
-constexpr auto answer_time = std::chrono::seconds(2);  // for waiting ranks to announce themselves
+constexpr auto answer_time = std::chrono::seconds(2);  // behind the limit, for the last answers
 // A rank that was stopped itself and goes on has not waited meanwhile.
 constexpr auto longest_step = std::chrono::milliseconds(100);
-constexpr int here = 1;  // the message's tag: it is empty otherwise
+// Tags of messages, which are empty otherwise.
+constexpr int question = 1;
+constexpr int there = 2;
+constexpr int waiting = 3;
 
 std::vector<std::string> all_hosts(MPI_Comm comm, int size) {
   std::array<char, MPI_MAX_PROCESSOR_NAME + 1> own{};
@@ -33,13 +36,13 @@ std::vector<std::string> all_hosts(MPI_Comm comm, int size) {
 
 }  // namespace
 
-RollCall::RollCall(MPI_Comm parent, double limit_seconds) : limit_seconds_(limit_seconds) {
-  check_mpi(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup");
+RollCall::RollCall(MPI_Comm world, double limit_seconds) : limit_seconds_(limit_seconds) {
+  check_mpi(MPI_Comm_dup(world, &comm_), "MPI_Comm_dup");
   int size = 0;
   check_mpi(MPI_Comm_size(comm_, &size), "MPI_Comm_size");
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   hosts_ = all_hosts(comm_, size);
-  present_.resize(hosts_.size());
+  presences_.resize(hosts_.size(), Presence::unknown);
 }
 
 RollCall::~RollCall() {
@@ -51,7 +54,6 @@ void RollCall::wait(MPI_Request* request, const std::string& stage) {
     check_mpi(MPI_Wait(request, MPI_STATUS_IGNORE), "MPI_Wait");
     return;
   }
-  announced_ = false;
   const std::chrono::duration<double> limit(limit_seconds_);
   Clock::duration waited{0};
   Clock::duration next_listening = listen_interval;
@@ -59,58 +61,71 @@ void RollCall::wait(MPI_Request* request, const std::string& stage) {
   while (true) {
     int done = 0;
     check_mpi(MPI_Test(request, &done, MPI_STATUS_IGNORE), "MPI_Test");
-    if (done != 0) return;
+    if (done != 0) break;
     const auto now = Clock::now();
     waited += std::min<Clock::duration>(now - last, longest_step);
     last = now;
-    if (waited > limit) announce();
-    if (waited > limit + answer_time && is_lowest_present()) name_missing(stage);
-    if (waited > limit + 4 * answer_time) name_missing(stage);  // the lowest has not done it
+    if (waited > limit / 2 && !asked_) ask();
+    const bool lowest_has_not = waited > limit + 4 * answer_time;
+    if (lowest_has_not || (waited > limit + answer_time && is_lowest_waiting())) {
+      judge(stage);
+      waited = next_listening = Clock::duration{0};
+      asked_ = false;
+    }
     if (waited > next_listening) {
-      listen();
+      answer();
       next_listening = waited + listen_interval;
     }
     sched_yield();
   }
+  if (asked_) tell_others(there);
+  asked_ = false;
 }
 
-/// Notes who has announced itself; whoever has may be about to end the run, so this rank does the same.
-void RollCall::listen() {
-  while (true) {
+void RollCall::answer() {
+  while (limit_seconds_ != 0) {
     int found = 0;
     MPI_Status status;
-    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, here, comm_, &found, &status), "MPI_Iprobe");
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, comm_, &found, &status), "MPI_Iprobe");
     if (found == 0) return;
-    check_mpi(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, here, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
-    present_[static_cast<std::size_t>(status.MPI_SOURCE)] = true;
-    announce();
+    const int from = status.MPI_SOURCE;
+    check_mpi(MPI_Recv(nullptr, 0, MPI_BYTE, from, status.MPI_TAG, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
+    presences_[static_cast<std::size_t>(from)] = status.MPI_TAG == there ? Presence::there : Presence::waiting;
+    if (status.MPI_TAG == question) tell(from, asked_ ? waiting : there);
   }
 }
 
-void RollCall::announce() {
-  if (announced_) return;
-  announced_ = true;
-  present_[static_cast<std::size_t>(rank_)] = true;
+void RollCall::ask() {
+  asked_ = true;
+  std::fill(presences_.begin(), presences_.end(), Presence::unknown);
+  presences_[static_cast<std::size_t>(rank_)] = Presence::waiting;
+  tell_others(question);
+}
+
+void RollCall::tell(int rank, int message) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, rank, message, comm_, &request), "MPI_Isend");
+  check_mpi(MPI_Request_free(&request), "MPI_Request_free");  // nobody waits for a rank that may be gone
+}
+
+void RollCall::tell_others(int message) {
   for (int other = 0; other < static_cast<int>(hosts_.size()); ++other) {
-    if (other == rank_) continue;
-    MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, other, here, comm_, &request), "MPI_Isend");
-    check_mpi(MPI_Request_free(&request), "MPI_Request_free");  // nobody waits for a rank that may be gone
+    if (other != rank_) tell(other, message);
   }
 }
 
-bool RollCall::is_lowest_present() const {
-  for (int other = 0; other < rank_; ++other) {
-    if (present_[static_cast<std::size_t>(other)]) return false;
-  }
-  return true;
+bool RollCall::is_lowest_waiting() const {
+  return std::find(presences_.begin(), presences_.end(), Presence::waiting) - presences_.begin() == rank_;
 }
 
-void RollCall::name_missing(const std::string& stage) const {
+void RollCall::judge(const std::string& stage) const {
   std::string missing;
   for (std::size_t other = 0; other < hosts_.size(); ++other) {
-    if (!present_[other]) missing += fmt::format("{}rank {} on {}", missing.empty() ? "" : ", ", other, hosts_[other]);
+    if (presences_[other] != Presence::unknown) continue;
+    missing += fmt::format("{}rank {} on {}", missing.empty() ? "" : ", ", other, hosts_[other]);
   }
+  const bool one_computes = std::find(presences_.begin(), presences_.end(), Presence::there) != presences_.end();
+  if (missing.empty() && one_computes) return;
   if (missing.empty()) missing = "every rank is there, but the network";
   std::cerr << fmt::format("apb: {} did not answer for {:g} s ({}); go on with --resume, or with a longer --timeout\n",
                            missing, limit_seconds_, stage)

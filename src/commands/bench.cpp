@@ -228,7 +228,7 @@ void bench_on(const BenchOptions& options, const std::string& command_line, Comm
     config = choose_config(options);
     check_heads(options.run.method, config.head_shape(), host.size());
   });
-  const Backend backend = make_backend(options.run, host);
+  const Backend backend = make_backend(options.run, host, host);
   const auto& device = backend.device;
   Communicator& world = backend.communicator(host);
   agree(world, [&] { device->check_heads(config.head_shape()); });
@@ -243,7 +243,7 @@ void bench_on(const BenchOptions& options, const std::string& command_line, Comm
     print_placement(results.info);
     print_model(options, config, results.info);
   }
-  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
+  const Model model = load_on_all_ranks(*device, world, world, config, [&] { return open_sources(options, threads); });
   results.loaded_bytes = gather_value(world, own_part(options, resident_memory()));
 
   const bool overlap = choose_overlap(options.run.overlap, world) == Overlap::on;

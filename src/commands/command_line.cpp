@@ -120,6 +120,9 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   app.add_option("--document", run.document, "one text file instead of --input");
   app.add_option("--question", run.question, "the question about --document; the answer goes to standard output");
   bind_shared(app, run, on_off);
+  app.add_option("--ranks-per-document", run.ranks_per_document,
+                 "ranks that share a document; groups of so many answer documents side by side [all]")
+      ->check(CLI::PositiveNumber);
   app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -338,6 +341,7 @@ std::string options_as_json(const RunOptions& options) {
                                        {"compressor", name_of(method.compressor)},
                                        {"retaining_heads", options.retaining_heads.string()},
                                        {"seed", method.seed},
+                                       {"ranks_per_document", options.ranks_per_document},
                                        {"max_new_tokens", options.max_new_tokens},
                                        {"device", options.device},
                                        {"dtype", options.dtype},

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <iostream>
+#include <numeric>
 
 #include "commands/command_line.hpp"
+#include "commands/dense_check.hpp"
 #include "error.hpp"
 #include "output/document_key.hpp"
 #include "phases.hpp"
@@ -60,6 +62,7 @@ RunOptions options_for_answer(const RunOptions& options, int max_new_tokens) {
   kept.device = {};
   kept.threads = {};
   kept.overlap = {};
+  kept.ranks_per_document = 0;
   kept.save_logits = kept.save_selection = false;
   kept.check_dense = 0;
   const Method method = kept.method.method;
@@ -77,9 +80,45 @@ OpenMode open_mode(const RunOptions& options) {
   return options.overwrite ? OpenMode::overwrite : OpenMode::refuse_existing;
 }
 
+/// Groups begin with the longest documents, so that none is left with one when the others have ended.
+std::vector<int> queue_order(const std::optional<DocumentFile>& file, int groups) {
+  if (file && groups > 1) return file->longest_first();
+  std::vector<int> order(file ? static_cast<std::size_t>(file->size()) : 1);
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
 }  // namespace
 
-Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, RunInfo info)
+JobTotals gather_totals(const Placement& placement, const JobTotals& own) {
+  const auto ranks = static_cast<std::size_t>(placement.group().size());
+  constexpr std::size_t counts = 5;
+  std::vector<double> share = {static_cast<double>(own.done), static_cast<double>(own.failed),
+                               static_cast<double>(own.drifts.answers), static_cast<double>(own.drifts.equal),
+                               static_cast<double>(own.drifts.largest)};
+  share.insert(share.end(), own.phase_seconds.begin(), own.phase_seconds.end());
+  share.resize(counts + ranks * phase_count, 0.0);
+  const auto bytes = placement.world().gather(std::as_bytes(std::span(share)));
+  const std::span all(reinterpret_cast<const double*>(bytes.data()), bytes.size() / sizeof(double));
+  JobTotals totals;
+  for (std::size_t first = 0; first < all.size(); first += ranks * share.size()) {
+    const auto group = all.subspan(first, share.size());
+    totals.done += static_cast<std::int64_t>(group[0]);
+    totals.failed += static_cast<std::int64_t>(group[1]);
+    totals.drifts.answers += static_cast<int>(group[2]);
+    totals.drifts.equal += static_cast<int>(group[3]);
+    totals.drifts.largest = std::max(totals.drifts.largest, static_cast<float>(group[4]));
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+      const auto phases = group.subspan(counts + rank * phase_count, phase_count);
+      if (std::accumulate(phases.begin(), phases.end(), 0.0) == 0.0) continue;
+      totals.phase_seconds.insert(totals.phase_seconds.end(), phases.begin(), phases.end());
+    }
+  }
+  return totals;
+}
+
+Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, RunInfo info, const Placement& placement,
+                         WorkQueue& queue)
     : options_(options),
       config_(config),
       file_(options.input.empty() ? std::nullopt : std::optional(DocumentFile::open(options.input))),
@@ -88,13 +127,17 @@ Coordinator::Coordinator(const RunOptions& options, const ModelConfig& config, R
       tokenizer_(Tokenizer::load(options.model / "tokenizer.json")),
       template_(choose_template(options.prompt_template, tokenizer_)),
       model_fingerprint_(fingerprint_model(options)),
-      progress_(std::cerr, isatty(STDERR_FILENO) != 0, document_count()),
-      checked_(document_ids(file_, single_), options.check_dense, options.method.seed) {
+      progress_(std::cerr, isatty(STDERR_FILENO) != 0 && placement.groups() == 1, document_count()),
+      queue_(queue),
+      order_(queue_order(file_, placement.groups())),
+      checked_(choose_checked(document_ids(file_, single_), options.check_dense, options.method.seed)) {
   if (options.output.empty()) return;
   writer_.emplace(OutputOptions{.file = options.output,
                                 .mode = open_mode(options),
                                 .saved = {.vocabulary = options.save_logits ? config.vocabulary : 0,
-                                          .selection = options.save_selection}},
+                                          .selection = options.save_selection},
+                                .group = placement.group_number(),
+                                .groups = placement.groups()},
                   std::move(info));
 }
 
@@ -118,12 +161,8 @@ bool Coordinator::is_finished(const ResultRow& row) const {
   return writer_ && writer_->finished_keys().contains(row.key);
 }
 
-bool Coordinator::is_checked(const ResultRow& row) {
-  if (!writer_) return false;
-  const auto earlier = writer_->earlier_drifts().find(row.key);
-  if (earlier == writer_->earlier_drifts().end()) return false;
-  drifts_.add(earlier->second);
-  return true;
+bool Coordinator::is_checked(const ResultRow& row) const {
+  return writer_ && writer_->earlier_drifts().contains(row.key);
 }
 
 std::vector<ResultRow> Coordinator::begin_rows(const Document& document) const {
@@ -178,32 +217,63 @@ Job Coordinator::make_job(const Document& document, std::vector<ResultRow>& rows
   return job;
 }
 
-/// All documents in order; then those to be checked in the place of others that failed behind them.
-std::optional<int> Coordinator::next_index() {
-  again_ = next_document_ == document_count();
-  return again_ ? checked_.take_next() : next_document_++;
+Coordinator::Prepared Coordinator::prepare(int index) const {
+  const Document document = read_document(index);
+  Prepared prepared{.rows = begin_rows(document)};
+  const auto& rows = prepared.rows;
+  prepared.finished = std::ranges::all_of(rows, [&](const ResultRow& row) { return is_finished(row); });
+  const bool check = checked_[static_cast<std::size_t>(index)] &&
+                     !std::ranges::all_of(rows, [&](const ResultRow& row) { return is_checked(row); });
+  if (prepared.finished && !check) return prepared;
+  try {
+    prepared.job = make_job(document, prepared.rows);
+    prepared.job->check_dense = check;
+  } catch (const Error& error) {
+    prepared.error = error.what();
+  }
+  return prepared;
+}
+
+std::optional<int> Coordinator::take() {
+  const auto place = queue_.take();
+  if (!place || *place >= document_count()) return std::nullopt;
+  last_taken_ = *place;
+  return order_[static_cast<std::size_t>(*place)];
+}
+
+std::optional<Coordinator::Prepared> Coordinator::next_prepared() {
+  if (ahead_.valid()) return ahead_.get();
+  const auto index = take();
+  return index ? std::optional(prepare(*index)) : std::nullopt;
+}
+
+/// The last documents are left in the queue, one for each group, for whichever is free first.
+void Coordinator::read_ahead() {
+  const int groups = queue_.takers();
+  if (groups > 1 && last_taken_ + 2 * groups > document_count()) return;
+  const auto index = take();
+  if (index) ahead_ = std::async(std::launch::async, [this, index] { return prepare(*index); });
+}
+
+std::optional<Coordinator::Prepared> Coordinator::next_unfinished() {
+  auto prepared = next_prepared();
+  std::int64_t finished = 0;
+  for (; prepared && !prepared->job && prepared->error.empty(); prepared = next_prepared()) ++finished;
+  totals_.done += finished;
+  if (finished > 0) queue_.add_done(finished);
+  return prepared;
 }
 
 std::optional<Job> Coordinator::next() {
-  while (const auto index = next_index()) {
-    index_ = *index;
+  while (auto prepared = next_unfinished()) {
     document_start_ = std::chrono::steady_clock::now();
-    const Document document = read_document(index_);
-    rows_ = begin_rows(document);
-    finished_ = again_ || std::ranges::all_of(rows_, [&](const ResultRow& row) { return is_finished(row); });
-    const auto checked = std::ranges::count_if(rows_, [&](const ResultRow& row) { return is_checked(row); });
-    const bool check = (again_ || checked_.take(index_)) && checked < std::ssize(rows_);
-    if (finished_ && !check) {
-      if (!again_) ++done_;
-      continue;
+    rows_ = std::move(prepared->rows);
+    finished_ = prepared->finished;
+    if (prepared->job) {
+      read_ahead();
+      return std::move(prepared->job);
     }
-    try {
-      Job job = make_job(document, rows_);
-      job.check_dense = check;
-      return job;
-    } catch (const Error& error) {
-      fail_rows(error.what());
-    }
+    fail_rows(prepared->error);
   }
   return std::nullopt;
 }
@@ -218,11 +288,12 @@ void Coordinator::commit(DocumentResult result) {
     if (!file_) std::cout << rows_[question].text << std::endl;
     if (result.drifts.empty()) continue;
     rows_[question].drift = result.drifts[question];
-    drifts_.add(rows_[question].drift);
+    totals_.drifts.add(*rows_[question].drift);
   }
   if (!result.check_error.empty()) leave_unchecked(result.check_error);
-  phase_seconds_.resize(std::max(phase_seconds_.size(), result.phase_seconds.size()), 0.0);
-  for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) phase_seconds_[i] += result.phase_seconds[i];
+  auto& sums = totals_.phase_seconds;
+  sums.resize(std::max(sums.size(), result.phase_seconds.size()), 0.0);
+  for (std::size_t i = 0; i < result.phase_seconds.size(); ++i) sums[i] += result.phase_seconds[i];
   rows_.front().phase_seconds = std::move(result.phase_seconds);
   rows_.front().pairs = std::move(result.counts.pairs);
   rows_.front().bytes_sent = std::move(result.counts.bytes_sent);
@@ -255,10 +326,10 @@ void Coordinator::fill(ResultRow& row, const Partition& partition, Answer& answe
 void Coordinator::fail_rows(const std::string& why) {
   if (finished_) {
     leave_unchecked(why);
-    if (!again_) ++done_;
+    ++totals_.done;
+    queue_.add_done(1);
     return;
   }
-  checked_.leave_out_failed(index_);
   for (ResultRow& row : rows_) row.message = why;
   commit_rows();
 }
@@ -269,22 +340,22 @@ void Coordinator::leave_unchecked(const std::string& why) {
 
 /// Progress counts documents; rows that were finished before stay as they are, unless they have been checked.
 void Coordinator::commit_rows(double check_seconds) {
-  if (!again_) report_progress(check_seconds);
+  report_progress(check_seconds);
   for (ResultRow& row : rows_) {
-    const bool there = again_ || is_finished(row);
-    if (writer_ && (!there || row.drift)) writer_->commit(std::move(row));
+    if (writer_ && (!is_finished(row) || row.drift)) writer_->commit(std::move(row));
   }
 }
 
 void Coordinator::report_progress(double check_seconds) {
   const bool failed = !rows_.front().message.empty();
-  ++done_;
-  if (failed) ++failed_;
+  ++totals_.done;
+  if (failed) ++totals_.failed;
   const auto now = std::chrono::steady_clock::now();
   const auto seconds = [&](auto since) { return std::chrono::duration<double>(now - since).count(); };
   std::int64_t tokens = rows_.front().context_length;
   for (const ResultRow& row : rows_) tokens += row.query_length + static_cast<std::int64_t>(row.token_ids.size());
-  progress_.done({.id = rows_.front().id,
+  progress_.done({.number = queue_.add_done(1),
+                  .id = rows_.front().id,
                   .message = rows_.front().message,
                   .tokens = failed ? 0 : tokens,
                   .seconds = seconds(document_start_) - check_seconds,
@@ -292,23 +363,35 @@ void Coordinator::report_progress(double check_seconds) {
                  seconds(start_));
 }
 
-ExitCode Coordinator::finish() {
-  progress_.finish();
-  if (writer_) writer_->finish(ids_);
-  if (!phase_seconds_.empty()) print_breakdown(std::cerr, phase_seconds_);
-  drifts_.print(std::cerr);
-  if (writer_) {
-    std::cerr << fmt::format("{} documents, {} failed; results in {}\n", done_, failed_, options_.output.string());
-  }
-  return failed_ == 0 ? ExitCode::success : ExitCode::some_documents_failed;
-}
-
-ExitCode Coordinator::stop() {
+void Coordinator::close() {
   progress_.finish();
   if (writer_) writer_->flush();
+}
+
+/// With those that earlier runs have checked.
+DriftSummary Coordinator::all_drifts(const JobTotals& all) const {
+  DriftSummary drifts = all.drifts;
+  if (writer_) {
+    for (const auto& [key, drift] : writer_->earlier_drifts()) drifts.add(drift);
+  }
+  return drifts;
+}
+
+ExitCode Coordinator::finish(const JobTotals& all) {
+  if (writer_) writer_->finish(ids_);
+  if (!all.phase_seconds.empty()) print_breakdown(std::cerr, all.phase_seconds);
+  all_drifts(all).print(std::cerr);
+  if (writer_) {
+    std::cerr << fmt::format("{} documents, {} failed; results in {}\n", all.done, all.failed,
+                             options_.output.string());
+  }
+  return all.failed == 0 ? ExitCode::success : ExitCode::some_documents_failed;
+}
+
+ExitCode Coordinator::stop(const JobTotals& all) const {
   const std::string advice =
       writer_ ? fmt::format("; {} holds the others, go on with --resume", writer_->folder().string()) : "";
-  std::cerr << fmt::format("apb: stopped by a signal: {} of {} documents are left{}\n", document_count() - done_,
+  std::cerr << fmt::format("apb: stopped by a signal: {} of {} documents are left{}\n", document_count() - all.done,
                            document_count(), advice);
   return ExitCode::stopped_early;
 }

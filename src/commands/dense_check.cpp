@@ -3,54 +3,25 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "error.hpp"
 #include "output/document_key.hpp"
 
 namespace apb {
 
-CheckedDocuments::CheckedDocuments(const std::vector<std::string>& ids, int count, std::uint64_t seed) : count_(count) {
-  if (count == 0) return;
+std::vector<bool> choose_checked(const std::vector<std::string>& ids, int count, std::uint64_t seed) {
+  std::vector<bool> checked(ids.size());
+  if (count == 0) return checked;
   const std::string seed_text = std::to_string(seed);
-  std::vector<std::string> hashes;
-  hashes.reserve(ids.size());
-  for (const auto& id : ids) hashes.push_back(document_key(std::array<std::string_view, 2>{seed_text, id}));
-  const auto hash_of = [&](int index) -> const std::string& { return hashes[static_cast<std::size_t>(index)]; };
-  order_.resize(ids.size());
-  std::iota(order_.begin(), order_.end(), 0);
-  std::ranges::sort(order_, {}, hash_of);
-  states_.resize(ids.size(), State::open);
-}
-
-void CheckedDocuments::leave_out_failed(int index) {
-  if (!order_.empty()) states_[static_cast<std::size_t>(index)] = State::failed;
-}
-
-bool CheckedDocuments::take(int index) {
-  int before = 0;
-  for (const int other : order_) {
-    State& state = states_[static_cast<std::size_t>(other)];
-    if (state == State::failed) continue;
-    if (before++ == count_) return false;
-    if (other != index) continue;
-    state = State::taken;
-    return true;
+  std::vector<std::pair<std::string, std::size_t>> order;
+  for (std::size_t index = 0; index < ids.size(); ++index) {
+    order.emplace_back(document_key(std::array<std::string_view, 2>{seed_text, ids[index]}), index);
   }
-  return false;
-}
-
-std::optional<int> CheckedDocuments::take_next() {
-  int before = 0;
-  for (const int index : order_) {
-    State& state = states_[static_cast<std::size_t>(index)];
-    if (state == State::failed) continue;
-    if (before++ == count_) break;
-    if (state == State::taken) continue;
-    state = State::taken;
-    return index;
-  }
-  return std::nullopt;
+  std::ranges::sort(order);
+  order.resize(std::min(order.size(), static_cast<std::size_t>(count)));
+  for (const auto& [hash, index] : order) checked[index] = true;
+  return checked;
 }
 
 RunOptions exact_options(RunOptions options) {

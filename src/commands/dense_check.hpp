@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,28 +13,8 @@
 
 namespace apb {
 
-/// The documents to check: of those that have not failed the first `count`, in an order drawn from the seed and the ids
-/// alone. A failure moves the next one in; nothing else changes the choice.
-class CheckedDocuments {
- public:
-  /// `ids` of all documents, by index.
-  CheckedDocuments(const std::vector<std::string>& ids, int count, std::uint64_t seed);
-
-  void leave_out_failed(int index);
-
-  /// Whether the document is to be checked; from here on it counts as taken care of.
-  bool take(int index);
-
-  /// One that is to be checked and has not been taken; it counts as taken from here on.
-  std::optional<int> take_next();
-
- private:
-  enum class State { open, taken, failed };
-
-  int count_;
-  std::vector<int> order_;     // indices; none if nothing is to be checked
-  std::vector<State> states_;  // by index
-};
+/// Which documents are checked, by index: `count` of them, drawn from the seed and the ids alone.
+std::vector<bool> choose_checked(const std::vector<std::string>& ids, int count, std::uint64_t seed);
 
 /// Options and job by which the exact method answers what has been answered: with logits, and no longer answers.
 RunOptions exact_options(RunOptions options);

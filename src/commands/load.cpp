@@ -7,7 +7,7 @@
 
 namespace apb {
 
-Model load_on_all_ranks(Device& device, Communicator& world, const ModelConfig& config,
+Model load_on_all_ranks(Device& device, Communicator& world, Communicator& group, const ModelConfig& config,
                         const std::function<ModelSources()>& open) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -16,7 +16,8 @@ Model load_on_all_ranks(Device& device, Communicator& world, const ModelConfig& 
   ModelSources sources;
   agree(world, [&] { sources = open(); });
   Model model;
-  agree(world, [&] { model = load_model(device, config, *sources.weights, world.rank() == 0); });
+  const bool share_head = group.size() < world.size() && device.memory_place().empty();  // in one memory
+  agree(world, [&] { model = load_model(device, config, *sources.weights, group.rank() == 0, share_head); });
   agree(world, [&] {
     if (sources.retaining_heads) model.retaining_heads = load_retaining_heads(device, config, *sources.retaining_heads);
   });

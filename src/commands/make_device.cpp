@@ -117,28 +117,30 @@ std::optional<Gpu> choose_gpu(const RunOptions& options, Communicator& host) {
   }
 }
 
-Backend make_cuda_backend(const Gpu& gpu, Communicator& host) {
+Backend make_cuda_backend(const Gpu& gpu, Communicator& world, Communicator& group) {
   Backend backend;
-  agree(host, [&] { backend.device = gpu.module->make_device(gpu.number); });
-  backend.own_communicator = host.size() > 1 ? gpu.module->make_communicator(host, *backend.device)
-                                             : std::make_unique<SingleRankCommunicator>();
+  agree(world, [&] { backend.device = gpu.module->make_device(gpu.number); });
+  agree(world, [&] {
+    backend.own_communicator = group.size() > 1 ? gpu.module->make_communicator(group, *backend.device)
+                                                : std::make_unique<SingleRankCommunicator>();
+  });
   return backend;
 }
 
-Backend make_cpu_backend(const RunOptions& options, Communicator& host) {
-  Backend backend{.device = make_cpu_device({.threads = choose_threads(options.threads, host),
+Backend make_cpu_backend(const RunOptions& options, Communicator& world, Communicator& group) {
+  Backend backend{.device = make_cpu_device({.threads = choose_threads(options.threads, world),
                                              .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
-                                             .node = host.node_memory(),
-                                             .clock = [&host] { return host.busy_seconds(); }})};
-  backend.device->set_progress([&host] { return host.progress(); });
+                                             .node = world.node_memory(),
+                                             .clock = [&group] { return group.busy_seconds(); }})};
+  backend.device->set_progress([&group] { return group.progress(); });
   return backend;
 }
 
 }  // namespace
 
-Backend make_backend(const RunOptions& options, Communicator& host) {
-  if (const auto gpu = choose_gpu(options, host)) return make_cuda_backend(*gpu, host);
-  return make_cpu_backend(options, host);
+Backend make_backend(const RunOptions& options, Communicator& world, Communicator& group) {
+  if (const auto gpu = choose_gpu(options, world)) return make_cuda_backend(*gpu, world, group);
+  return make_cpu_backend(options, world, group);
 }
 
 }  // namespace apb

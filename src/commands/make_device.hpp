@@ -17,12 +17,12 @@ struct Backend {
   std::unique_ptr<Device> device{};
   std::unique_ptr<Communicator> own_communicator{};  // none where the memory is the host's
 
-  Communicator& communicator(Communicator& host) const { return own_communicator ? *own_communicator : host; }
+  Communicator& communicator(Communicator& group) const { return own_communicator ? *own_communicator : group; }
 };
 
-/// This rank's device, of the same kind on all ranks. Collective. `host`, the ranks that a process begins with, must
-/// outlive the backend. With --device cuda throws Error that says why there is no GPU to use; `auto` takes the CPU
-/// then.
-Backend make_backend(const RunOptions& options, Communicator& host);
+/// This rank's device, of the same kind on all ranks, with a communicator for the ranks of its group. Collective over
+/// `world`, the ranks that a process begins with; both must outlive the backend. With --device cuda throws Error that
+/// says why there is no GPU to use; `auto` takes the CPU then.
+Backend make_backend(const RunOptions& options, Communicator& world, Communicator& group);
 
 }  // namespace apb

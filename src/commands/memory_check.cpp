@@ -1,7 +1,9 @@
 #include "commands/memory_check.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <map>
+#include <sstream>
 
 #include "comm/mpi_communicator.hpp"
 #include "context/memory.hpp"
@@ -49,23 +51,50 @@ std::string memory_name(const Device& device) {
   return fmt::format("{}{}host {}", place, place.empty() ? "" : " of ", host_name());
 }
 
+/// What a rank sees of its memory, in bytes.
+struct Room {
+  std::uint64_t available;
+  std::optional<std::uint64_t> share;
+};
+
+/// For ranks in the same memory, together.
+std::uint64_t room_for(const std::vector<int>& ranks, std::span<const Room> rooms) {
+  std::uint64_t available = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t shares = 0;
+  for (const int rank : ranks) {
+    const Room& room = rooms[static_cast<std::size_t>(rank)];
+    available = std::min(available, room.available);
+    shares += room.share.value_or(room.available);
+  }
+  return std::min(available, shares);
+}
+
 }  // namespace
 
-void check_memory(Communicator& world, const Device& device, const Model& model, const Partition& partition,
-                  const RunOptions& options) {
-  const auto memories = gather_texts(world, memory_name(device));
-  const std::uint64_t own_available = device.available_memory();
-  const auto bytes = world.gather(std::as_bytes(std::span(&own_available, 1)));
-  agree(world, [&] {
-    if (world.rank() != 0) return;
-    const std::span available(reinterpret_cast<const std::uint64_t*>(bytes.data()), memories.size());
+std::uint64_t share_of_memory(Communicator& world, const Device& device) {
+  std::string memories = fmt::format("{}", fmt::join(gather_texts(world, memory_name(device)), "\n"));
+  broadcast_text(world, memories, 0);
+  const std::string own = memory_name(device);
+  std::istringstream lines(memories);
+  std::uint64_t ranks = 0;
+  for (std::string memory; std::getline(lines, memory);) ranks += memory == own ? 1 : 0;
+  return device.available_memory() / ranks;
+}
+
+void check_memory(Communicator& group, const Device& device, const Model& model, const Partition& partition,
+                  const RunOptions& options, std::optional<std::uint64_t> share) {
+  const auto memories = gather_texts(group, memory_name(device));
+  const Room own{.available = device.available_memory(), .share = share};
+  const auto bytes = group.gather(std::as_bytes(std::span(&own, 1)));
+  agree(group, [&] {
+    if (group.rank() != 0) return;
+    const std::span rooms(reinterpret_cast<const Room*>(bytes.data()), memories.size());
     std::map<std::string, std::vector<int>> ranks_in;
     for (std::size_t rank = 0; rank < memories.size(); ++rank) {
       ranks_in[memories[rank]].push_back(static_cast<int>(rank));
     }
     for (const auto& [memory, ranks] : ranks_in) {
-      std::uint64_t there = available[static_cast<std::size_t>(ranks.front())];
-      for (const int rank : ranks) there = std::min(there, available[static_cast<std::size_t>(rank)]);
+      const std::uint64_t there = room_for(ranks, rooms);
       const std::size_t needed = needed_by(ranks, device, model, partition, options);
       if (needed <= there) continue;
       fail(

@@ -13,20 +13,38 @@
 
 namespace apb {
 
-RunInfo describe_run(const RunOptions& options, const std::string& options_json, const std::string& command_line,
-                     const Device& device, Communicator& world) {
-  return {.version = APB_VERSION,
-          .command_line = command_line,
-          .options = options_json,
-          .model = options.model.string(),
-          .ranks = world.size(),
-          .hosts = gather_texts(world, host_name()),
-          .devices = gather_texts(world, device.description()),
-          .dtype = options.dtype,
-          .start_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
+namespace {
+
+/// One text of each rank on all of them.
+std::vector<std::string> texts_of_all(Communicator& world, const std::string& own) {
+  auto texts = gather_texts(world, own);
+  texts.resize(static_cast<std::size_t>(world.size()));
+  for (auto& text : texts) broadcast_text(world, text, 0);
+  return texts;
 }
 
-void print_placement(const RunInfo& info) {
+}  // namespace
+
+RunInfo describe_run(const RunOptions& options, const std::string& options_json, const std::string& command_line,
+                     const Device& device, Communicator& world) {
+  RunInfo info{.version = APB_VERSION,
+               .command_line = command_line,
+               .options = options_json,
+               .model = options.model.string(),
+               .ranks = world.size(),
+               .hosts = texts_of_all(world, host_name()),
+               .devices = texts_of_all(world, device.description()),
+               .dtype = options.dtype,
+               .start_time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
+  broadcast_text(world, info.start_time, 0);
+  return info;
+}
+
+void print_placement(const RunInfo& info, int groups) {
+  if (groups > 1) {
+    const int ranks = info.ranks / groups;
+    std::cerr << fmt::format("{} documents side by side, on {} rank{} each\n", groups, ranks, ranks == 1 ? "" : "s");
+  }
   for (std::size_t first = 0; first < info.hosts.size();) {
     std::size_t end = first + 1;
     while (end < info.hosts.size() && info.hosts[end] == info.hosts[first] && info.devices[end] == info.devices[first])

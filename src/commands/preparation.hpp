@@ -12,12 +12,13 @@
 
 namespace apb {
 
-/// What is needed to repeat the run; hosts and devices on rank 0. Collective.
+/// What is needed to repeat the run, the same on all ranks. Collective.
 RunInfo describe_run(const RunOptions& options, const std::string& options_json, const std::string& command_line,
                      const Device& device, Communicator& world);
 
-/// Prints one line for each run of ranks that are placed alike.
-void print_placement(const RunInfo& info);
+/// Prints how many documents are answered side by side, if several, and one line for each run of ranks that are placed
+/// alike.
+void print_placement(const RunInfo& info, int groups = 1);
 
 /// Throws Error when --blocks cannot be shared out among the ranks.
 void check_blocks(const MethodOptions& method, int ranks);

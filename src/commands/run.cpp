@@ -1,15 +1,16 @@
 #include "commands/run.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <memory>
 #include <optional>
 
 #include "comm/mpi_communicator.hpp"
+#include "comm/placement.hpp"
+#include "comm/work_queue.hpp"
+#include "commands/answer.hpp"
 #include "commands/command_line.hpp"
 #include "commands/coordinator.hpp"
-#include "commands/dense_check.hpp"
 #include "commands/job.hpp"
 #include "commands/load.hpp"
 #include "commands/make_device.hpp"
@@ -27,40 +28,35 @@
 namespace apb {
 namespace {
 
-std::string divisors_of(int number) {
-  std::vector<int> divisors;
-  for (int divisor = 1; divisor <= number; ++divisor) {
-    if (number % divisor == 0) divisors.push_back(divisor);
-  }
-  return fmt::format("{}", fmt::join(divisors, ", "));
-}
-
 bool depends_on_blocks(Method method) { return method == Method::apb || method == Method::star; }
 
-/// Two blocks per rank (star: one), but a resumed run keeps those of the ranks that its output began with: answers
-/// depend on them.
+/// Two blocks per rank of a document (star: one), but a resumed run keeps those of the ranks that its output began
+/// with: answers depend on them.
 int choose_automatic_blocks(const RunOptions& options, int ranks) {
   const auto earlier = options.resume && !options.output.empty() ? find_run(options.output) : std::nullopt;
   const int blocks = (earlier ? automatic_blocks_in(earlier->options) : std::nullopt)
                          .value_or(options.method.method == Method::star ? ranks : 2 * ranks);
   if (blocks % ranks != 0) {
-    fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks: resume it on {} ranks",
-               options.output.string(), blocks, ranks, divisors_of(blocks));
+    fail_usage("{} was begun with {} blocks, which is no multiple of the {} ranks{}: resume it on {} ranks{}",
+               options.output.string(), blocks, ranks, options.ranks_per_document > 0 ? " per document" : "",
+               divisors_of(blocks), options.ranks_per_document > 0 ? " per document" : "");
   }
   return blocks;
 }
 
 /// What all ranks do, with what was left to choose before the first document filled in.
-RunOptions complete(RunOptions options, Communicator& world) {
+RunOptions complete(RunOptions options, const Placement& placement) {
+  MpiCommunicator& world = placement.world();
+  const int ranks = placement.group().size();
   int blocks = 0;
   agree(world, [&] {
-    check_blocks(options.method, world.size());
+    check_blocks(options.method, ranks);
     const bool chooses = depends_on_blocks(options.method.method) && !options.method.blocks;
-    if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, world.size());
+    if (chooses && world.rank() == 0) blocks = choose_automatic_blocks(options, ranks);
   });
   world.broadcast(std::as_writable_bytes(std::span(&blocks, 1)), 0);
   if (blocks > 0) options.method.automatic_blocks = blocks;
-  options.overlap = choose_overlap(options.overlap, world);
+  options.overlap = choose_overlap(options.overlap, placement.group());
   return options;
 }
 
@@ -72,151 +68,95 @@ ModelSources open_sources(const RunOptions& options, int threads) {
   return sources;
 }
 
-/// [layers, blocks, kv_heads, passing_length] on rank 0, from each rank's own blocks.
-SelectionRecord gather_selection(Communicator& world, Forward& forward, const Partition& partition,
-                                 const ModelConfig& config) {
-  SelectionRecord record{.layers = config.layers,
-                         .blocks = partition.block_count(),
-                         .kv_heads = config.kv_heads,
-                         .p = partition.passing_length};
-  const std::size_t block_entries = static_cast<std::size_t>(config.kv_heads) * static_cast<std::size_t>(record.p);
-  const std::size_t share =
-      static_cast<std::size_t>(config.layers) * static_cast<std::size_t>(partition.blocks_per_rank()) * block_entries;
-  std::vector<std::int32_t> own = forward.selection();
-  own.resize(share, -1);
-  const auto bytes = world.gather(std::as_bytes(std::span(own)));
-  if (bytes.empty()) return record;
-  const auto* all = reinterpret_cast<const std::int32_t*>(bytes.data());
-  for (int layer = 0; layer < config.layers; ++layer) {
-    for (const Block& block : partition.blocks) {
-      const auto own_blocks = partition.blocks_of(block.rank).size();
-      const auto* first =
-          all + static_cast<std::size_t>(block.rank) * share +
-          (static_cast<std::size_t>(layer) * own_blocks + static_cast<std::size_t>(block.index)) * block_entries;
-      record.positions.insert(record.positions.end(), first, first + block_entries);
-    }
-  }
-  return record;
-}
-
-/// A document's way through the ranks. What fails it fails it on all of them; when one is told to stop, all throw
-/// Interrupted.
-DocumentResult answer(const RunOptions& options, const Job& job, Device& device, const Model& model,
-                      Communicator& world) {
-  DocumentResult result;
-  std::unique_ptr<Forward> forward;
-  try {
-    agree(world, [&] { result.partition = make_partition(job.lengths, options.method, world.size(), device.tile()); });
-    check_memory(world, device, model, *result.partition, options);
-    agree(world, [&] {
-      forward = std::make_unique<Forward>(Forward::Setup{.device = device,
-                                                         .communicator = world,
-                                                         .model = model,
-                                                         .partition = *result.partition,
-                                                         .options = options.method,
-                                                         .document = job.document,
-                                                         .keep_selection = options.save_selection,
-                                                         .overlap = options.overlap == Overlap::on,
-                                                         .stop_requested = stop_requested});
+/// Answers documents until the queue has none left; false when the ranks were told to stop before. `coordinator`: on
+/// the first rank.
+bool answer_documents(const Group& group, Coordinator* coordinator, MemoryReport& memory) {
+  std::optional<DocumentResult> result;
+  while (true) {
+    std::optional<Job> job;
+    group.ranks.enter_stage("between documents");
+    agree(group.ranks, [&] {
+      if (coordinator != nullptr && result) coordinator->commit(std::move(*result));
+      result.reset();
+      if (coordinator != nullptr) job = coordinator->next();
     });
-  } catch (const Error& error) {
-    result.error = error.what();
-    return result;
-  }
-  const int max_new_tokens = job.lengths.max_new_tokens;
-  const bool keep_logits = options.save_logits || job.check_dense;
-  result.answers.push_back(
-      generate(device, world, model, *forward, job.context, job.queries.front(), max_new_tokens, keep_logits));
-  for (std::size_t question = 1; question < job.queries.size(); ++question) {
-    result.answers.push_back(
-        generate_further(device, world, model, *forward, job.queries[question], max_new_tokens, keep_logits));
-  }
-  const PhaseSeconds& phases = result.answers.front().phase_seconds;
-  result.phase_seconds = gather_phases(world, phases, result.partition->ranks_used());
-  result.counts = count_prefill(device, model.config, *result.partition);
-  result.message_seconds =
-      gather_seconds(world, result.answers.front().message_seconds, result.partition->ranks_used());
-  if (options.save_selection) result.selection = gather_selection(world, *forward, *result.partition, model.config);
-  return result;
-}
-
-/// Answers by the exact method, too, what was answered, and takes the difference to `result` on rank 0. Gives what the
-/// exact method needed of this rank's memory, in bytes. Throws Interrupted on all ranks when one is told to stop.
-std::size_t check_dense(const RunOptions& options, const Job& job, Device& device, const Model& model,
-                        Communicator& world, DocumentResult& result) {
-  const auto start = std::chrono::steady_clock::now();
-  const RunOptions exact = exact_options(options);
-  const DocumentResult dense = answer(exact, exact_job(job, result.answers), device, model, world);
-  result.check_error = dense.error;
-  if (!dense.error.empty()) return 0;
-  try {
-    for (std::size_t question = 0; world.rank() == 0 && question < dense.answers.size(); ++question) {
-      result.drifts.push_back(drift_between(result.answers[question], dense.answers[question]));
+    job = share_job(group.ranks, std::move(job));
+    if (!job) return true;
+    try {
+      result = answer(group, *job);
+      if (result->answers.empty()) continue;
+      memory.expect(memory_needed(group, *result->partition));
+      if (job->check_dense) memory.expect(check_dense(group, *job, *result));
+    } catch (const Interrupted&) {
+      agree(group.ranks, [&] {
+        if (coordinator != nullptr && result) coordinator->commit(std::move(*result));  // only its check is missing
+      });
+      return false;
     }
-  } catch (const Error& error) {
-    result.check_error = error.what();
-    result.drifts.clear();
   }
-  result.check_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return memory_needed(device, model, *dense.partition, exact.method, world.rank(), false,
-                       options.overlap == Overlap::on);
 }
 
 }  // namespace
 
-ExitCode run(const RunOptions& asked, const std::string& command_line, Communicator& host) {
+ExitCode run(const RunOptions& asked, const std::string& command_line, MpiCommunicator& world) {
   remember_stop_signals();
-  const bool coordinates = host.rank() == 0;
-  const RunOptions options = complete(asked, host);
-  const Backend backend = make_backend(options, host);
+  const Placement placement(world, asked.ranks_per_document);
+  const RunOptions options = complete(asked, placement);
+  const Backend backend = make_backend(options, world, placement.group());
   const auto& device = backend.device;
-  Communicator& world = backend.communicator(host);
+  Communicator& ranks = backend.communicator(placement.group());  // that share a document
   const RunInfo info = describe_run(options, options_as_json(options), command_line, *device, world);
+  const bool is_first = world.rank() == 0;     // of all ranks
+  const bool coordinates = ranks.rank() == 0;  // its group
   ModelConfig config;
+  WorkQueue queue(world, coordinates);
+  if (placement.groups() > 1) {
+    device->set_progress([&] {
+      queue.progress();
+      ranks.progress();
+      return true;
+    });
+  }
   std::unique_ptr<Coordinator> coordinator;
+  const auto coordinate = [&] { coordinator = std::make_unique<Coordinator>(options, config, info, placement, queue); };
   agree(world, [&] {
     config = load_config(options.model);
     device->check_heads(config.head_shape());
-    check_heads(options.method, config.head_shape(), world.size());
-    if (coordinates) coordinator = std::make_unique<Coordinator>(options, config, info);
+    check_heads(options.method, config.head_shape(), ranks.size());
+    if (is_first) coordinate();
   });
-  if (coordinates) {
-    print_placement(info);
+  agree(world, [&] {
+    if (coordinates && !is_first) coordinate();  // the first has opened the output
+  });
+  if (is_first) {
+    print_placement(info, placement.groups());
     std::cerr << fmt::format("prompt template: {}\n", coordinator->prompt_template());
   }
   const int threads = choose_threads(options.threads, world);
   MemoryReport memory;
-  const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
+  const Model model = load_on_all_ranks(*device, world, ranks, config, [&] { return open_sources(options, threads); });
+  const auto share = placement.groups() > 1 ? std::optional(share_of_memory(world, *device)) : std::nullopt;
 
-  std::optional<DocumentResult> result;
-  bool interrupted = false;
-  while (!interrupted) {
-    std::optional<Job> job;
-    world.enter_stage("between documents");
-    agree(world, [&] {
-      if (coordinates && result) coordinator->commit(std::move(*result));
-      result.reset();
-      if (coordinates) job = coordinator->next();
-    });
-    job = share_job(world, std::move(job));
-    if (!job) break;
-    try {
-      result = answer(options, *job, *device, model, world);
-      if (!result->answers.empty()) {
-        memory.expect(memory_needed(*device, model, *result->partition, options.method, world.rank(),
-                                    options.save_selection, options.overlap == Overlap::on));
-        if (job->check_dense) memory.expect(check_dense(options, *job, *device, model, world, *result));
-      }
-    } catch (const Interrupted&) {
-      interrupted = true;
-    }
+  bool completes = false;
+  std::optional<CommonError> failure;
+  try {
+    completes = answer_documents({options, ranks, *device, model, queue, share}, coordinator.get(), memory);
+  } catch (const CommonError& error) {
+    failure = error;  // of this group: it concerns all
   }
+  if (coordinates && !completes) queue.stop();
+  world.enter_stage("at the end of the documents");
+  agree(world, [&] {
+    if (failure) throw *failure;
+    if (coordinates) coordinator->close();
+  });
+  const bool interrupted = world.max(completes ? 0 : 1) != 0;
+  const JobTotals totals = gather_totals(placement, coordinates ? coordinator->totals() : JobTotals{});
 
   auto exit_code = ExitCode::success;
   world.enter_stage("writing the results");
   agree(world, [&] {
-    if (coordinates && result) coordinator->commit(std::move(*result));  // answered, but its check was interrupted
-    if (coordinates) exit_code = interrupted ? coordinator->stop() : coordinator->finish();
+    if (is_first) exit_code = interrupted ? coordinator->stop(totals) : coordinator->finish(totals);
   });
   world.broadcast(std::as_writable_bytes(std::span(&exit_code, 1)), 0);
   memory.print(world, weight_bytes(model), info.hosts);

@@ -1,10 +1,13 @@
 #include "input/documents.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string_view>
 #include <unordered_map>
 
@@ -194,6 +197,14 @@ void DocumentFile::check_ids() const {
       }
     }
   }
+}
+
+std::vector<int> DocumentFile::longest_first() const {
+  std::vector<int> order(entries_.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto bytes = [&](int index) { return entries_[static_cast<std::size_t>(index)].bytes; };
+  std::ranges::stable_sort(order, std::ranges::greater(), bytes);
+  return order;
 }
 
 Document DocumentFile::read(int index) const {

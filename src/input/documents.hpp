@@ -41,6 +41,9 @@ class DocumentFile {
   /// Questions that the line asks, 1 for a line that is no document.
   int questions(int index) const { return entries_.at(static_cast<std::size_t>(index)).questions; }
 
+  /// All documents, those of the longest lines first.
+  std::vector<int> longest_first() const;
+
   /// Document.error tells whether the line can be used. Fails only where the file has changed.
   Document read(int index) const;
 

@@ -110,7 +110,8 @@ std::size_t weight_bytes(const Model& model) {
   return bytes;
 }
 
-Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head) {
+Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head,
+                 bool share_head) {
   Model model{.config = config};
   std::vector<WeightPlan> plans;
   plans.push_back({&model.embedding, {{"model.embed_tokens", config.vocabulary}}, config.hidden});
@@ -118,12 +119,15 @@ Model load_model(Device& device, const ModelConfig& config, const WeightSource& 
   for (int layer = 0; layer < config.layers; ++layer) {
     plan_layer(config, layer, model.layers[static_cast<std::size_t>(layer)], plans);
   }
+  if (share_head && !config.tied_embeddings) {
+    plans.push_back({&model.own_head, {{"lm_head", config.vocabulary}}, config.hidden});
+  }
   load(device, source, plans);
   for (int layer = 0; layer < config.layers; ++layer) {
     load_norms(device, config, source, layer, model.layers[static_cast<std::size_t>(layer)]);
   }
   model.final_norm = norm_weight(device, source, "model.norm.weight", config.hidden);
-  if (with_head && !config.tied_embeddings) {
+  if (with_head && !share_head && !config.tied_embeddings) {
     model.own_head =
         device.pack(std::array{source.tensor("lm_head.weight", config.vocabulary, config.hidden).view}, {});
   }

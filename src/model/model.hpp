@@ -42,8 +42,10 @@ std::size_t weight_bytes(const Model& model);
 
 /// Reads the weights onto the device. Throws Error that names the tensor when one is missing, has another shape,
 /// or holds NaN or infinity. Ranks of a node read different parts: collective as Device::reserve_weights is, and the
-/// weights are whole when all ranks have returned.
-Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head);
+/// weights are whole when all ranks have returned. `share_head`, the same on all of them: a head that is not the
+/// embedding is shared like other weights, else each rank `with_head` has its own.
+Model load_model(Device& device, const ModelConfig& config, const WeightSource& source, bool with_head,
+                 bool share_head = false);
 
 /// Reads `model.layers.N.self_attn.fc1.weight` and `.fc2.weight` for every layer, in the same way.
 std::vector<RetainingHead> load_retaining_heads(Device& device, const ModelConfig& config, const WeightSource& source);

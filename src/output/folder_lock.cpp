@@ -103,11 +103,28 @@ bool remove_stale(const std::filesystem::path& path, const std::string& stale, c
   return same;
 }
 
+/// Throws Error when the process that wrote the lock may still be there.
+void remove_if_stale(const std::filesystem::path& path, const Owner& self) {
+  const std::string text = read_text(path);
+  Owner owner;
+  std::istringstream fields(text);
+  const bool readable(fields >> owner.host >> owner.pid >> owner.start >> owner.job >> owner.restart);
+  if (readable && is_gone(owner, self) && remove_stale(path, text, self)) return;
+  if (!readable)
+    fail("{}: is not a lock of apb; if no run writes this output, delete it and start again", path.string());
+  fail(
+      "{}: process {} on host {} is writing this output; wait for its end, or if it is gone, delete this file and "
+      "the locks beside it and start again",
+      path.string(), owner.pid, owner.host);
+}
+
 }  // namespace
 
-std::filesystem::path FolderLock::path_in(const std::filesystem::path& folder) { return folder / "lock"; }
+std::filesystem::path FolderLock::path_in(const std::filesystem::path& folder, int group) {
+  return folder / (group == 0 ? "lock" : fmt::format("lock-{}", group));
+}
 
-FolderLock::FolderLock(const std::filesystem::path& folder) : path_(path_in(folder)) {
+FolderLock::FolderLock(const std::filesystem::path& folder, int group) : path_(path_in(folder, group)) {
   std::error_code error;
   std::filesystem::create_directory(folder, error);
   if (error) {
@@ -115,20 +132,13 @@ FolderLock::FolderLock(const std::filesystem::path& folder) : path_(path_in(fold
          error.message());
   }
   const Owner self = this_process();
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const bool of_other_group = entry.path().filename().string().starts_with("lock-") && entry.path().extension() == "";
+    if (group == 0 && of_other_group) remove_if_stale(entry.path(), self);
+  }
   if (try_to_create(path_, text_of(self))) return;
-
-  const std::string text = read_text(path_);
-  Owner owner;
-  std::istringstream fields(text);
-  const bool readable(fields >> owner.host >> owner.pid >> owner.start >> owner.job >> owner.restart);
-  const bool stale = readable && is_gone(owner, self);
-  if (stale && remove_stale(path_, text, self) && try_to_create(path_, text_of(self))) return;
-  if (!readable)
-    fail("{}: is not a lock of apb; if no run writes this output, delete it and start again", path_.string());
-  fail(
-      "{}: process {} on host {} is writing this output; wait for its end, or if it is gone, delete this file and "
-      "start again",
-      path_.string(), owner.pid, owner.host);
+  remove_if_stale(path_, self);
+  if (!try_to_create(path_, text_of(self))) fail("{}: another run has just begun to write this output", path_.string());
 }
 
 FolderLock::~FolderLock() {

@@ -98,16 +98,17 @@ Results read_parts(const fs::path& folder) {
 
 ResultsWriter::ResultsWriter(OutputOptions options, RunInfo info)
     : options_(std::move(options)), info_(std::move(info)), folder_(options_.file.string() + ".parts") {
-  if (options_.mode == OpenMode::refuse_existing) refuse_existing();
+  const bool first = options_.group == 0;
+  if (first && options_.mode == OpenMode::refuse_existing) refuse_existing();
   lock();
-  remove_leftovers();
-  if (options_.mode == OpenMode::overwrite) remove_parts();
+  if (first) remove_leftovers();
+  if (first && options_.mode == OpenMode::overwrite) remove_parts();
   for (const auto& row : collect(Arrays::skip)) {
     if (row.ok) finished_keys_.insert(row.key);
     if (row.drift) earlier_drifts_.emplace(row.key, *row.drift);
   }
   const auto parts = parts_in(folder_);
-  if (!parts.empty()) next_part_ = parts.back().number + 1;
+  next_part_ = (parts.empty() ? 0 : parts.back().number) + 1 + options_.group;
 }
 
 void ResultsWriter::refuse_existing() const {
@@ -119,7 +120,7 @@ void ResultsWriter::refuse_existing() const {
 
 void ResultsWriter::lock() {
   if (fs::is_directory(options_.file)) fail("{} is a folder; --output names a file", options_.file.string());
-  lock_.emplace(folder_);
+  lock_.emplace(folder_, options_.group);
 }
 
 /// Removes what a process that was killed while it wrote has left.
@@ -187,7 +188,7 @@ void ResultsWriter::flush() {
   if (options_.mode == OpenMode::overwrite && !std::ofstream(mark)) fail("{}: cannot be written", mark.string());
   const auto path = folder_ / fmt::format("part-{:06}.h5", next_part_);
   write_results(path, info_, std::exchange(waiting_, {}), options_.saved);
-  ++next_part_;
+  next_part_ += options_.groups;  // so no two groups have a number in common
   last_part_ = std::chrono::steady_clock::now();
 }
 

@@ -21,6 +21,8 @@ struct OutputOptions {
   std::filesystem::path file;
   OpenMode mode = OpenMode::refuse_existing;
   SavedArrays saved;
+  int group = 0;   // of several that write to the same output; the first opens it before the others do
+  int groups = 1;  // ... and finishes it after them
   std::chrono::milliseconds part_interval{2000};  // rows of quick documents share a part for this long
 };
 
@@ -78,7 +80,7 @@ class ResultsWriter {
   std::unordered_set<std::string> finished_keys_;
   std::unordered_map<std::string, Drift> earlier_drifts_;
   std::vector<ResultRow> waiting_;
-  int next_part_ = 1;
+  int next_part_;
   std::chrono::steady_clock::time_point last_part_ = std::chrono::steady_clock::now();
 };
 

@@ -19,17 +19,18 @@ void Progress::done(const DocumentDone& document, double elapsed_seconds) {
   tokens_ += document.tokens;
   if (terminal_) out_ << "\r\033[K";
   if (!document.message.empty()) {
-    fmt::print(out_, "[{}/{}] {}: failed: {}\n", done_, documents_, document.id, document.message);
+    fmt::print(out_, "[{}/{}] {}: failed: {}\n", document.number, documents_, document.id, document.message);
   } else if (!terminal_) {
-    fmt::print(out_, "[{}/{}] {}: {} tokens in {:.2f} s", done_, documents_, document.id, document.tokens,
+    fmt::print(out_, "[{}/{}] {}: {} tokens in {:.2f} s", document.number, documents_, document.id, document.tokens,
                document.seconds);
     if (document.check_seconds > 0) fmt::print(out_, ", checked in {:.2f} s", document.check_seconds);
     out_ << '\n';
   }
   if (terminal_) {
     const double rate = elapsed_seconds > 0 ? static_cast<double>(tokens_) / elapsed_seconds : 0;
-    const double left = elapsed_seconds / static_cast<double>(done_) * static_cast<double>(documents_ - done_);
-    fmt::print(out_, "{}/{} documents, {:.0f} tokens/s, {} left", done_, documents_, rate, clock_text(left));
+    const double left =
+        elapsed_seconds / static_cast<double>(done_) * static_cast<double>(documents_ - document.number);
+    fmt::print(out_, "{}/{} documents, {:.0f} tokens/s, {} left", document.number, documents_, rate, clock_text(left));
   }
   out_.flush();
 }

@@ -10,6 +10,7 @@ namespace apb {
 
 /// One document, as far as progress is concerned.
 struct DocumentDone {
+  std::int64_t number = 0;  // of those that are done, wherever and whenever, with this one
   std::string id;
   std::string message;      // why it failed; empty if ok
   std::int64_t tokens = 0;  // prompt and answer

@@ -87,7 +87,9 @@ void print_summary(std::ostream& out, const Results& results) {
   const auto ok = std::ranges::count_if(rows, &ResultRow::ok);
   fmt::print(out, "rows     {} ok, {} failed\n", ok, std::ssize(rows) - ok);
   DriftSummary drifts;
-  for (const auto& row : rows) drifts.add(row.drift);
+  for (const auto& row : rows) {
+    if (row.drift) drifts.add(*row.drift);
+  }
   drifts.print(out);
   out << '\n';
   for (const auto& row : rows) {
@@ -104,17 +106,16 @@ void print_summary(std::ostream& out, const Results& results) {
   }
 }
 
-void DriftSummary::add(const std::optional<Drift>& drift) {
-  if (!drift) return;
-  ++answers_;
-  if (drift->answers_equal()) ++equal_;
-  largest_ = std::max(largest_, drift->largest_logit_difference);
+void DriftSummary::add(const Drift& drift) {
+  ++answers;
+  if (drift.answers_equal()) ++equal;
+  largest = std::max(largest, drift.largest_logit_difference);
 }
 
 void DriftSummary::print(std::ostream& out) const {
-  if (answers_ == 0) return;
-  fmt::print(out, "checked against full: {} answers, {} equal, largest logit difference {:.4g}\n", answers_, equal_,
-             largest_);
+  if (answers == 0) return;
+  fmt::print(out, "checked against full: {} answers, {} equal, largest logit difference {:.4g}\n", answers, equal,
+             largest);
 }
 
 void print_json_lines(std::ostream& out, const Results& results) {

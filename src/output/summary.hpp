@@ -9,18 +9,15 @@
 namespace apb {
 
 /// What --check-dense found over several answers.
-class DriftSummary {
- public:
-  /// Nothing where the row was not checked.
-  void add(const std::optional<Drift>& drift);
+struct DriftSummary {
+  int answers = 0;
+  int equal = 0;
+  float largest = 0;
+
+  void add(const Drift& drift);
 
   /// One line; none if nothing was checked.
   void print(std::ostream& out) const;
-
- private:
-  int answers_ = 0;
-  int equal_ = 0;
-  float largest_ = 0;
 };
 
 /// The run in brief, one line a document, and the mean time per phase.

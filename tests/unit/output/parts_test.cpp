@@ -24,8 +24,11 @@ constexpr milliseconds never = std::chrono::hours(100);
 
 class Parts : public testing::Test {
  protected:
-  ResultsWriter open(OpenMode mode, milliseconds part_interval = at_once, const SavedArrays& saved = everything) {
-    return {{.file = file_, .mode = mode, .saved = saved, .part_interval = part_interval}, make_info()};
+  ResultsWriter open(OpenMode mode, milliseconds part_interval = at_once, const SavedArrays& saved = everything,
+                     int group = 0, int groups = 1) {
+    return {
+        {.file = file_, .mode = mode, .saved = saved, .group = group, .groups = groups, .part_interval = part_interval},
+        make_info()};
   }
 
   /// A run that commits these rows and dies: parts, a half-written part, a half-written file, and the lock stay.
@@ -372,6 +375,34 @@ TEST_F(Parts, ALockOfAProcessThatNobodyHasWaitedForIsTakenOver) {
   EXPECT_FALSE(fs::exists(parts_));
   waitpid(child, nullptr, 0);
   for (const int end : ready) close(end);
+}
+
+TEST_F(Parts, GroupsCommitToTheSameFolderAndTheFirstMerges) {
+  interrupted_run(OpenMode::refuse_existing, {ok_row("z", 9)});
+  std::ofstream(parts_ / "lock-1") << host() << " 2000000000 17 - 0\n";
+  auto first = open(OpenMode::resume, at_once, everything, 0, 2);
+  EXPECT_FALSE(fs::exists(parts_ / "lock-1"));
+  {
+    auto second = open(OpenMode::resume, at_once, everything, 1, 2);
+    EXPECT_EQ(second.finished_keys(), (std::unordered_set<std::string>{"key-of-z"}));
+    for (const auto* id : {"b", "d"}) second.commit(ok_row(id, 2));
+    first.commit(ok_row("a", 1));
+    second.commit(ok_row("e", 5));
+    first.commit(ok_row("c", 3));
+    EXPECT_EQ(part_count(), 6);
+    EXPECT_TRUE(fs::exists(parts_ / "lock-1"));
+  }
+  EXPECT_FALSE(fs::exists(parts_ / "lock-1"));
+  first.finish({"a", "b", "c", "d", "e"});
+  EXPECT_EQ(ids_of(read_results(file_)), (std::vector<std::string>{"a", "b", "c", "d", "e", "z"}));
+}
+
+TEST_F(Parts, ALiveLockOfAnotherGroupIsRespected) {
+  fs::create_directory(parts_);
+  std::ofstream(parts_ / "lock-3") << "elsewhere 123 17 4711 0\n";
+  const auto message = error_of([&] { open(OpenMode::resume); });
+  EXPECT_NE(message.find("lock-3: process 123 on host elsewhere"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(parts_ / "lock"));
 }
 
 TEST_F(Parts, TheRunThatAnOutputBeganWithIsFound) {

@@ -16,10 +16,10 @@ using namespace testing_output;
 TEST(Progress, WritesALinePerDocumentToALog) {
   std::ostringstream out;
   Progress progress(out, false, 12);
-  progress.done({.id = "a", .message = "", .tokens = 1000, .seconds = 2.5}, 2.5);
-  progress.done({.id = "b", .message = "no query", .tokens = 0, .seconds = 0}, 2.5);
+  progress.done({.number = 1, .id = "a", .message = "", .tokens = 1000, .seconds = 2.5}, 2.5);
+  progress.done({.number = 2, .id = "b", .message = "no query", .tokens = 0, .seconds = 0}, 2.5);
   progress.note("c: not checked");
-  progress.done({.id = "c", .message = "", .tokens = 10, .seconds = 1, .check_seconds = 3}, 6.5);
+  progress.done({.number = 3, .id = "c", .message = "", .tokens = 10, .seconds = 1, .check_seconds = 3}, 6.5);
   progress.finish();
   EXPECT_EQ(out.str(),
             "[1/12] a: 1000 tokens in 2.50 s\n[2/12] b: failed: no query\nc: not checked\n"
@@ -29,10 +29,10 @@ TEST(Progress, WritesALinePerDocumentToALog) {
 TEST(Progress, RewritesOneLineOnATerminalAndKeepsFailures) {
   std::ostringstream out;
   Progress progress(out, true, 4);
-  progress.done({.id = "a", .message = "", .tokens = 1000, .seconds = 50}, 50);
+  progress.done({.number = 1, .id = "a", .message = "", .tokens = 1000, .seconds = 50}, 50);
   EXPECT_EQ(out.str(), "\r\033[K1/4 documents, 20 tokens/s, 2:30 left");
   out.str("");
-  progress.done({.id = "b", .message = "no query", .tokens = 0, .seconds = 0}, 50);
+  progress.done({.number = 2, .id = "b", .message = "no query", .tokens = 0, .seconds = 0}, 50);
   EXPECT_EQ(out.str(), "\r\033[K[2/4] b: failed: no query\n2/4 documents, 20 tokens/s, 0:50 left");
   out.str("");
   progress.finish();
