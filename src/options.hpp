@@ -68,6 +68,7 @@ struct BenchOptions {
   int warmup = 1;                           // repetitions that do not count
   int repeats = 5;
   bool roofline = false;  // measure the peaks, too, and compare each phase with them
+  int emulate_ranks = 0;  // ranks that take turns in this process; 0: those of MPI
 };
 
 /// What apb plan is about.

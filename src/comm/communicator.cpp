@@ -4,9 +4,12 @@
 #include <cstring>
 #include <exception>
 
+#include "device/clock.hpp"
 #include "error.hpp"
 
 namespace apb {
+
+double Communicator::seconds() const { return steady_seconds(); }
 
 class FinishedTransfer : public Transfer {
  public:

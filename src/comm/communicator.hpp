@@ -62,6 +62,10 @@ class Communicator {
   /// Collective: what the ranks of this rank's node share; nothing where it is there alone.
   virtual std::shared_ptr<NodeMemory> node_memory() = 0;
 
+  /// This rank's clock, for durations, and the same without what it waited for other ranks where those are emulated.
+  virtual double seconds() const;
+  virtual double busy_seconds() const { return seconds(); }
+
   /// For people: what the ranks do from now on. Named when one of them stops answering.
   template <typename... Arguments>
   void enter_stage(fmt::format_string<Arguments...> format, Arguments&&... arguments) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "comm/emulated_communicator.hpp"
 #include "commands/command_line.hpp"
 #include "commands/job.hpp"
 #include "commands/load.hpp"
@@ -73,6 +74,11 @@ void check_output(const RunOptions& options) {
   if (!std::filesystem::is_directory(folder)) fail("{}: {} is no folder", options.output.string(), folder.string());
   if (options.overwrite || !std::filesystem::exists(options.output)) return;
   fail("{}: exists already; give another --output, or --overwrite", options.output.string());
+}
+
+/// Ranks of one process count as sharing it equally.
+std::int64_t own_part(const BenchOptions& options, std::int64_t bytes_of_process) {
+  return bytes_of_process / std::max(1, options.emulate_ranks);
 }
 
 /// The same on every rank.
@@ -195,21 +201,23 @@ BenchCase measure(const Bench& bench, const Partition& partition) {
   const auto needed = static_cast<std::int64_t>(memory_needed(
       bench.device, bench.model, partition, bench.options.run.method, bench.world.rank(), false, bench.overlap));
   result.needed_bytes = gather_value(bench.world, needed);
-  result.peak_bytes = gather_value(bench.world, peak_resident_memory());
+  result.peak_bytes = gather_value(bench.world, own_part(bench.options, peak_resident_memory()));
   return result;
 }
 
 void print_model(const BenchOptions& options, const ModelConfig& config, const RunInfo& info) {
-  std::cout << fmt::format("{}{}: {} layers, {}, {} rank{}; {} question tokens, median of {} after {} warm-up\n",
+  std::cout << fmt::format("{}{}: {} layers, {}, {} {}rank{}; {} question tokens, median of {} after {} warm-up\n",
                            options.shape.empty() ? options.run.model.string() : options.shape,
                            options.shape.empty() ? "" : " (random weights)", config.layers, options.run.dtype,
-                           info.ranks, info.ranks == 1 ? "" : "s", options.query_length, options.repeats,
-                           options.warmup);
+                           info.ranks, options.emulate_ranks > 0 ? "emulated " : "", info.ranks == 1 ? "" : "s",
+                           options.query_length, options.repeats, options.warmup);
+  if (options.emulate_ranks > 0) {
+    std::cout << "emulated: ranks take turns on this machine; times are the critical path, without the link's\n";
+  }
 }
 
-}  // namespace
-
-ExitCode bench(const BenchOptions& options, const std::string& command_line, Communicator& host) {
+/// What each rank does.
+void bench_on(const BenchOptions& options, const std::string& command_line, Communicator& host) {
   const bool coordinates = host.rank() == 0;
   ModelConfig config;
   agree(host, [&] {
@@ -227,13 +235,14 @@ ExitCode bench(const BenchOptions& options, const std::string& command_line, Com
                        .query_length = options.query_length,
                        .decode_tokens = options.decode_tokens,
                        .warmup = options.warmup,
-                       .repeats = options.repeats};
+                       .repeats = options.repeats,
+                       .emulated_ranks = options.emulate_ranks};
   if (coordinates) {
     print_placement(results.info);
     print_model(options, config, results.info);
   }
   const Model model = load_on_all_ranks(*device, world, config, [&] { return open_sources(options, threads); });
-  results.loaded_bytes = gather_value(world, resident_memory());
+  results.loaded_bytes = gather_value(world, own_part(options, resident_memory()));
 
   const bool overlap = choose_overlap(options.run.overlap, world) == Overlap::on;
   const Bench setup{options, *device, model, world, results.info, overlap};
@@ -255,6 +264,21 @@ ExitCode bench(const BenchOptions& options, const std::string& command_line, Com
   agree(world, [&] {
     if (coordinates && !options.run.output.empty()) write_bench(options.run.output, results);
   });
+}
+
+}  // namespace
+
+ExitCode bench(const BenchOptions& options, const std::string& command_line, Communicator& host) {
+  if (options.emulate_ranks == 0) {
+    bench_on(options, command_line, host);
+    return ExitCode::success;
+  }
+  agree(host, [&] {
+    if (host.size() > 1) fail_usage("--emulate-ranks takes one process, these are {}: leave mpirun out", host.size());
+  });
+  BenchOptions emulated = options;
+  emulated.run.device = "cpu";
+  run_emulated_ranks(options.emulate_ranks, [&](Communicator& rank) { bench_on(emulated, command_line, rank); });
   return ExitCode::success;
 }
 

@@ -148,6 +148,8 @@ void bind_bench(CLI::App& app, BenchOptions& bench, const Names<bool>& on_off) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--roofline", bench.roofline, "measure what the machine can do, and each phase's share of it");
+  app.add_option("--emulate-ranks", bench.emulate_ranks, "time this many ranks on the CPU of one process, in turns")
+      ->check(CLI::Range(1, 1024));
   app.add_option("--output", bench.run.output, "HDF5 file for all times");
   app.add_flag("--overwrite", bench.run.overwrite, "replace an output that exists");
   bind_shared(app, bench.run, on_off);
@@ -195,6 +197,7 @@ std::string inconsistency(const PlanOptions& plan) { return plan.model.empty() &
 std::string inconsistency(const BenchOptions& bench) {
   if (bench.run.model.empty() && bench.shape.empty()) return no_model;
   if (const std::string why = mismatch(bench.run); !why.empty()) return why;
+  if (bench.emulate_ranks > 0 && bench.run.device == "cuda") return "--emulate-ranks goes with --device cpu";
   const bool makes_heads = !bench.shape.empty() && bench.run.retaining_heads.empty();  // random ones
   return makes_heads ? "" : retaining_heads_mismatch(bench.run);
 }
@@ -300,6 +303,7 @@ std::string options_as_json(const BenchOptions& options) {
   json["decode_tokens"] = options.decode_tokens;
   json["warmup"] = options.warmup;
   json["repeats"] = options.repeats;
+  json["emulate_ranks"] = options.emulate_ranks;
   return json.dump();
 }
 

@@ -128,7 +128,8 @@ Backend make_cuda_backend(const Gpu& gpu, Communicator& host) {
 Backend make_cpu_backend(const RunOptions& options, Communicator& host) {
   return {.device = make_cpu_device({.threads = choose_threads(options.threads, host),
                                      .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
-                                     .node = host.node_memory()})};
+                                     .node = host.node_memory(),
+                                     .clock = [&host] { return host.busy_seconds(); }})};
 }
 
 }  // namespace

@@ -2,15 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <numeric>
 
 namespace apb {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 double common_maximum(Communicator& communicator, double seconds) {
   auto all = communicator.gather(std::as_bytes(std::span(&seconds, 1)));
@@ -63,13 +58,14 @@ class TokenChooser {
 };
 
 /// The tokens behind the first.
-void decode(TokenChooser& chooser, Forward& forward, int max_new_tokens, bool keep_logits, Answer& answer) {
-  const auto start = Clock::now();
+void decode(TokenChooser& chooser, Communicator& communicator, Forward& forward, int max_new_tokens, bool keep_logits,
+            Answer& answer) {
+  const double start = communicator.seconds();
   while (!answer.stopped && static_cast<int>(answer.tokens.size()) < max_new_tokens) {
     forward.decode(answer.tokens.back());
     chooser.choose(forward, keep_logits, answer);
   }
-  answer.decode_seconds = answer.tokens.size() > 1 ? seconds_since(start) : 0.0;
+  answer.decode_seconds = answer.tokens.size() > 1 ? communicator.seconds() - start : 0.0;
 }
 
 }  // namespace
@@ -81,15 +77,15 @@ Answer generate(Device& device, Communicator& communicator, const Model& model, 
   TokenChooser chooser(device, communicator, model);
   device.synchronize();
   device.take_phase_seconds();
-  const auto start = Clock::now();
+  const double start = communicator.seconds();
   forward.prefill(context, query);
   chooser.choose(forward, keep_logits, answer);
   device.mark(Phase::other);
   device.synchronize();
-  const double own_seconds = seconds_since(start);
+  const double own_seconds = communicator.seconds() - start;
   answer.phase_seconds = device.take_phase_seconds();
 
-  decode(chooser, forward, max_new_tokens, keep_logits, answer);
+  decode(chooser, communicator, forward, max_new_tokens, keep_logits, answer);
   answer.decode_phase_seconds = device.take_phase_seconds();
 
   // The slowest rank's prefill is the document's; what another rank had to spare counts as other.
@@ -103,11 +99,11 @@ Answer generate_further(Device& device, Communicator& communicator, const Model&
                         std::span<const std::int32_t> query, int max_new_tokens, bool keep_logits) {
   Answer answer;
   TokenChooser chooser(device, communicator, model);
-  const auto start = Clock::now();
+  const double start = communicator.seconds();
   forward.ask(query);
   chooser.choose(forward, keep_logits, answer);
-  answer.first_token_seconds = common_maximum(communicator, seconds_since(start));
-  decode(chooser, forward, max_new_tokens, keep_logits, answer);
+  answer.first_token_seconds = common_maximum(communicator, communicator.seconds() - start);
+  decode(chooser, communicator, forward, max_new_tokens, keep_logits, answer);
   return answer;
 }
 

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <dnnl.hpp>
 #include <fstream>
 #include <stdexcept>
@@ -41,9 +40,10 @@ std::string processor_name() {
 /// Adds up the time between marks.
 class PhaseTimer {
  public:
+  explicit PhaseTimer(std::function<double()> clock) : clock_(std::move(clock)) {}
   void mark(Phase phase) {
-    const auto now = Clock::now();
-    seconds_[static_cast<std::size_t>(phase_)] += std::chrono::duration<double>(now - since_).count();
+    const double now = clock_();
+    seconds_[static_cast<std::size_t>(phase_)] += now - since_;
     since_ = now;
     phase_ = phase;
   }
@@ -53,8 +53,8 @@ class PhaseTimer {
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point since_ = Clock::now();
+  std::function<double()> clock_;
+  double since_ = clock_();
   Phase phase_ = Phase::other;
   PhaseSeconds seconds_{};
 };
@@ -67,7 +67,8 @@ class CpuDevice : public Device {
         type_(options.compute_type),
         gemm_(options.threads, options.compute_type, options.node),
         attention_(options.threads, options.compute_type),
-        selection_(options.threads) {}
+        selection_(options.threads),
+        timer_(options.clock) {}
 
   std::string description() const override {
     std::string_view instructions = dnnl_cpu_isa2str(static_cast<dnnl_cpu_isa_t>(dnnl::get_effective_cpu_isa()));

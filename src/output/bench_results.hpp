@@ -48,6 +48,7 @@ struct BenchResults {
   int decode_tokens = 0;  // after the first
   int warmup = 0;
   int repeats = 0;
+  int emulated_ranks = 0;                  // 0: real ones
   std::vector<std::int64_t> loaded_bytes;  // [ranks], resident with the weights and nothing else; 0 if unknown
   BenchPeaks peaks;
   std::vector<BenchCase> cases;
@@ -59,7 +60,7 @@ void write_bench(const std::filesystem::path& path, const BenchResults& results)
 /// The heading of the lines that print_bench_case prints.
 void print_bench_heading(std::ostream& out);
 
-/// One line: medians, smallest and largest times.
+/// One line: medians, smallest and largest times; of emulated ranks a second one, what the slowest computed and copied.
 void print_bench_case(std::ostream& out, const BenchResults& results, const BenchCase& one);
 
 /// What the peaks are, one line.

@@ -79,6 +79,23 @@ void print_table(std::ostream& out, const RooflineTable& table, const BenchPeaks
   line("total", total, sum(table.flops), sum(table.bytes));
 }
 
+/// Busy time of each rank in each repetition: all phases but other, where waiting is.
+void print_busy(std::ostream& out, const BenchCase& one, std::size_t ranks) {
+  std::vector<double> slowest;
+  std::vector<double> mean;
+  for (std::size_t repetition = 0; repetition < one.prefill_seconds.size(); ++repetition) {
+    std::vector<double> busy(ranks);
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+      const auto seconds = std::span(one.phase_seconds).subspan((repetition * ranks + rank) * phases, phases);
+      busy[rank] = std::accumulate(seconds.begin(), seconds.end(), -seconds[static_cast<std::size_t>(Phase::other)]);
+    }
+    slowest.push_back(std::ranges::max(busy));
+    mean.push_back(sum(busy) / static_cast<double>(ranks));
+  }
+  fmt::print(out, "{:>8} busy in the prefill: slowest rank {:.4g} s, mean of the ranks {:.4g} s\n", "", median(slowest),
+             median(mean));
+}
+
 }  // namespace
 
 void print_bench_heading(std::ostream& out) {
@@ -100,6 +117,7 @@ void print_bench_case(std::ostream& out, const BenchResults& results, const Benc
       with_spread(one.prefill_seconds, 1.0), tokens / median(one.prefill_seconds), decoding,
       gibibytes(results.loaded_bytes), gibibytes(one.needed_bytes), gibibytes(one.peak_bytes), pairs / one.full_pairs,
       std::ranges::max(one.pairs) / mean_pairs, std::ranges::max(one.bytes_sent) / 0x1p20);
+  if (results.emulated_ranks > 0) print_busy(out, one, static_cast<std::size_t>(results.info.ranks));
   out.flush();
 }
 

@@ -129,6 +129,7 @@ void write_bench(const std::filesystem::path& path, const BenchResults& results)
   auto file = h5::File::create_in_memory(path);
   const auto ranks = static_cast<hsize_t>(results.info.ranks);
   write_run(file, results.info);
+  file.set_attribute("run", "emulated_ranks", results.emulated_ranks);
   write_cases(file, results);
   write_timings(file, results, ranks);
   write_work(file, results, ranks);

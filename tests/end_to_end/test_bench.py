@@ -1,6 +1,7 @@
 """apb bench: what it measures adds up, and stands in the file and the tables."""
 import json
 import random
+import re
 import unittest
 
 import h5py
@@ -92,6 +93,26 @@ class BenchTest(ProgramTest):
             if method in ("full", "ring", "ulysses"):
                 self.assertEqual(data["work/pairs"].sum(), needed)
 
+    def test_emulated_ranks(self):
+        ranks = random.choice((3, 8, 20))
+        real, run, _, _ = self.bench("--lengths", 900, "--repeats", 1, ranks=2)
+        self.assertEqual(run["emulated_ranks"], 0)
+        data, run, _, process = self.bench("--lengths", 900, "--repeats", 2, "--emulate-ranks", ranks)
+        self.assertEqual((run["ranks"], run["emulated_ranks"]), (ranks, ranks))
+        self.assertEqual(data["cases/blocks"][0], 2 * ranks)
+        seconds = data["timings/phase_seconds"][0]
+        self.assertEqual(seconds.shape, (2, ranks, len(data["phases"])))
+        prefill = np.broadcast_to(data["timings/prefill_seconds"][0][:, None], (2, ranks))
+        np.testing.assert_allclose(seconds.sum(2), prefill, rtol=0.05)
+        waiting = seconds[:, :, data["phases"].index("other")]
+        self.assertTrue((waiting.max(1) > 0).all())  # the fastest rank waits
+        busy = np.median((prefill - waiting).max(1))
+        printed = float(re.search(r"slowest rank ([\d.e-]+) s", process.stdout).group(1))
+        self.assertLess(abs(printed - busy), 0.01 * busy)
+        self.assertRegex(process.stdout, rf"(?s)bf16, {ranks} emulated ranks; .*critical path, without the link's")
+        # One process, however many ranks it plays: about as large as two real ones together.
+        self.assertLess(data["memory/peak_bytes"].sum(), 3 * real["memory/peak_bytes"].sum())
+
     def test_errors(self):
         taken = self.folder / "taken.h5"
         taken.write_bytes(b"x")
@@ -111,6 +132,11 @@ class BenchTest(ProgramTest):
             with self.subTest(options=options):
                 self.assert_fails(apb("bench", *options), code, *parts)
         self.assert_fails(apb("bench", "--shape", "tiny", "--blocks", 3, ranks=2), 2, "--blocks 3", "2 ranks")
+        emulated = ("bench", "--shape", "tiny", "--emulate-ranks", 8)
+        self.assert_fails(apb(*emulated, ranks=2), 2, "--emulate-ranks", "mpirun")
+        self.assert_fails(apb(*emulated, "--device", "cuda"), 2, "--emulate-ranks", "--device")
+        self.assert_fails(apb(*emulated, "--blocks", 4), 2, "--blocks 4", "8 ranks")
+        self.assert_fails(apb(*emulated, "--lengths", 300_000_000), 3, "GiB", "8 ranks")
 
 
 if __name__ == "__main__":
