@@ -51,7 +51,7 @@ class Study:
             axes.plot(x, y, marker, color=colour, markerfacecolor="white" if case.emulated else colour, zorder=3)
         axes.plot([], [], marker=marker, linestyle=line, color=colour, label=method)
 
-    def finish(self, figure, name, reverse=False):
+    def finish(self, figure, name, note="; hollow: emulated ranks", reverse=False):
         """Each label once, whatever axes it is on."""
         handles = {}
         for axes in figure.axes:
@@ -59,7 +59,8 @@ class Study:
                 handles.setdefault(label, handle)
         figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False,
                       reverse=reverse)
-        figure.suptitle(self.cases[0].setting, fontsize=9)
+        emulated = any(case.emulated for case in self.cases)
+        figure.suptitle(self.cases[0].setting + note * emulated, fontsize=9)
         path = self.folder / f"{name}.{self.form}"
         figure.savefig(path, dpi=110)
         plt.close(figure)
@@ -107,8 +108,9 @@ def draw_scaling(study):
     for method in study.methods:
         cases = study.of(length=length, method=method)
         if cases:
-            first = cases[0]
             study.draw(speedup, method, [(case, case.ranks, base.seconds / case.seconds) for case in cases])
+        if len(cases) > 1:
+            first = cases[0]
             study.draw(efficiency, method, [(case, case.ranks, first.seconds * first.ranks / case.seconds / case.ranks)
                                             for case in cases])
     ranks = np.array(study.ranks)
@@ -140,7 +142,7 @@ def draw_phases(study):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     row[0].set_ylabel(f"prefill of {length:,} tokens, seconds")
     row[0].set_ylim(0, 1.05 * max(case.phase_seconds.sum(1).max() for case in cases))
-    study.finish(figure, "phases", reverse=True)
+    study.finish(figure, "phases", "; emulated ranks" * cases[0].emulated, reverse=True)
 
 
 def draw_prediction(study):

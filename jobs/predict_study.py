@@ -17,11 +17,11 @@ from study_cases import PHASES, calibration, predict, rates_of, read_study
 def cells(case, base, rates):
     """Predicted and measured seconds, predicted / measured; times as fast as the base, the same three."""
     predicted = predict(case, rates)
-    row = [f"{predicted:.3f}", "", "", "", "", ""]
+    row = [f"{predicted:.4g}", "", "", "", "", ""]
     if base:
         row[3] = f"{predict(base, rates) / predicted:.2f}"
     if case.seconds is not None:
-        row[1:3] = f"{case.seconds:.3f}", f"{predicted / case.seconds:.2f}"
+        row[1:3] = f"{case.seconds:.4g}", f"{predicted / case.seconds:.2f}"
     if base and None not in (case.seconds, base.seconds):
         ratio = base.seconds / case.seconds
         reached = ratio / (predict(base, rates) / predicted)

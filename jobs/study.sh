@@ -37,7 +37,7 @@ done
 
 jobs=$(dirname "$(realpath "$0")")
 apb=${APB:-$jobs/../build/release/apb}
-[[ -x $apb ]] || fail "$apb: no program; build it, or name it with APB"
+command -v "$apb" >/dev/null || fail "$apb: no program; build it, or name it with APB"
 read -r -a launcher <<<"${APB_LAUNCHER:-mpirun --bind-to none}"
 venv=${APB_DATA:-$HOME/.cache/apb}/venv/bin/python
 python=${APB_PYTHON:-$([[ -x $venv ]] && echo "$venv" || echo python3)}
@@ -53,7 +53,7 @@ measure() {
   local name=$1 length=$2 count=$3 start=()
   local file=$output/$name-$length-r$count.h5 options=()
   [[ ! -e $file ]] || return 0
-  if ((count > places)) || { $emulate && ((count > 1)); }; then
+  if ((count > 1)) && { $emulate || ((count > places)); }; then
     options=(--emulate-ranks "$count")
   else
     start=("${launcher[@]}" -n "$count")

@@ -92,6 +92,16 @@ class StudyTest(ProgramTest):
         process = self.study(folder, "--layers", "3", "--lengths", "500", "--ranks", "1", "--methods", "apb", code=1)
         self.assertIn("give each its own folder", process.stderr)
 
+    def test_more_ranks_than_there_are_places_are_emulated(self):
+        folder = self.folder / "emulated"
+        output = self.study(folder, "--lengths", "300", "--ranks", "2,4", "--methods", "ring").stdout
+        found = {ranks: next(study_cases.read_bench(folder / f"ring-300-r{ranks}.h5")) for ranks in (2, 4)}
+        self.assertEqual({ranks: (case.ranks, case.emulated) for ranks, case in found.items()},
+                         {2: (2, False), 4: (4, True)})
+        self.assertRegex(output, r"(?m)^\| 300 \| 4, emulated \| `ring` \|")
+        self.study(folder, "--emulate", "--lengths", "310", "--ranks", "2", "--methods", "ring")
+        self.assertTrue(next(study_cases.read_bench(folder / "ring-310-r2.h5")).emulated)
+
     def test_predictions_need_one_measurement(self):
         folder = self.folder / "predicted"
         output = self.study(folder, "--predict", "--lengths", "9000", "--ranks", "64", "--methods", "apb,ring").stdout
