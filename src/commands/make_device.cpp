@@ -126,18 +126,18 @@ Backend make_cuda_backend(const Gpu& gpu, Communicator& host) {
 }
 
 Backend make_cpu_backend(const RunOptions& options, Communicator& host) {
-  Backend backend{.device = make_cpu_device({.threads = choose_threads(options.threads, host),
-                                             .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
-                                             .node = host.node_memory()})};
-  backend.device->set_progress([&host] { return host.progress(); });
-  return backend;
+  return {.device = make_cpu_device({.threads = choose_threads(options.threads, host),
+                                     .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
+                                     .node = host.node_memory()})};
 }
 
 }  // namespace
 
 Backend make_backend(const RunOptions& options, Communicator& host) {
   if (const auto gpu = choose_gpu(options, host)) return make_cuda_backend(*gpu, host);
-  return make_cpu_backend(options, host);
+  Backend backend = make_cpu_backend(options, host);
+  backend.device->set_progress([&host] { return host.progress(); });
+  return backend;
 }
 
 }  // namespace apb
