@@ -101,7 +101,7 @@ std::shared_ptr<MpiTransfer> MpiCommunicator::begin_transfer() {
 void MpiCommunicator::finish(MpiTransfer& transfer) {
   if (std::find(under_way_.begin(), under_way_.end(), &transfer) == under_way_.end()) return;
   for (auto& request : transfer.requests_) {
-    if (request != MPI_REQUEST_NULL) roll_call_->wait(&request, stage());
+    if (request != MPI_REQUEST_NULL) wait(&request);
   }
   count_since(transfer.start_);
   forget(transfer);
@@ -158,8 +158,8 @@ std::shared_ptr<Transfer> MpiCommunicator::start_shift(Device& device, ConstView
   return transfer;
 }
 
-void MpiCommunicator::wait(MPI_Request request, Clock::time_point start) {
-  roll_call_->wait(&request, stage());
+void MpiCommunicator::finish(MPI_Request request, Clock::time_point start) {
+  wait(&request);
   count_since(start);
 }
 
@@ -167,7 +167,7 @@ void MpiCommunicator::broadcast(std::span<std::byte> data, int root) {
   const auto start = Clock::now();
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Ibcast(data.data(), mpi_count(data.size()), MPI_BYTE, root, comm_, &request), "MPI_Ibcast");
-  wait(request, start);
+  finish(request, start);
 }
 
 std::vector<std::byte> MpiCommunicator::gather(std::span<const std::byte> own) {
@@ -176,7 +176,7 @@ std::vector<std::byte> MpiCommunicator::gather(std::span<const std::byte> own) {
   const int count = mpi_count(own.size());
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Igather(own.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, 0, comm_, &request), "MPI_Igather");
-  wait(request, start);
+  finish(request, start);
   return all;
 }
 
@@ -184,7 +184,7 @@ int MpiCommunicator::max(int value) {
   const auto start = Clock::now();
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MAX, comm_, &request), "MPI_Iallreduce");
-  wait(request, start);
+  finish(request, start);
   return value;
 }
 

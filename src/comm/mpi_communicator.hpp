@@ -63,11 +63,11 @@ class MpiCommunicator : public Communicator {
   std::vector<std::byte> gather(std::span<const std::byte> own) override;
   int max(int value) override;
   bool progress() override;
+  /// Transfers whose end has not been noticed.
+  std::size_t under_way() const { return under_way_.size(); }
   double take_message_seconds() override { return std::exchange(message_seconds_, 0.0); }
   std::shared_ptr<NodeMemory> node_memory() override;
 
-  /// Transfers whose end has not been noticed.
-  std::size_t under_way() const { return under_way_.size(); }
   /// Collective: a communicator of the ranks that name the same part, in the same order. It shares the time limit,
   /// under which any rank of the program may be found missing.
   std::unique_ptr<MpiCommunicator> split(int part);
@@ -88,8 +88,8 @@ class MpiCommunicator : public Communicator {
   void finish(MpiTransfer& transfer);
   bool has_ended(MpiTransfer& transfer);
   void forget(const MpiTransfer& transfer) { std::erase(under_way_, &transfer); }
-  /// Returns when what was started at `start` is done.
-  void wait(MPI_Request request, Clock::time_point start);
+  /// Waits for what was started at `start`.
+  void finish(MPI_Request request, Clock::time_point start);
   void count_since(Clock::time_point start) {
     message_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
   }

@@ -128,19 +128,19 @@ Backend make_cuda_backend(const Gpu& gpu, Communicator& world, Communicator& gro
 }
 
 Backend make_cpu_backend(const RunOptions& options, Communicator& world, Communicator& group) {
-  Backend backend{.device = make_cpu_device({.threads = choose_threads(options.threads, world),
-                                             .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
-                                             .node = world.node_memory(),
-                                             .clock = [&group] { return group.busy_seconds(); }})};
-  backend.device->set_progress([&group] { return group.progress(); });
-  return backend;
+  return {.device = make_cpu_device({.threads = choose_threads(options.threads, world),
+                                     .compute_type = options.dtype == "fp32" ? DataType::f32 : DataType::bf16,
+                                     .node = world.node_memory(),
+                                     .clock = [&group] { return group.busy_seconds(); }})};
 }
 
 }  // namespace
 
 Backend make_backend(const RunOptions& options, Communicator& world, Communicator& group) {
   if (const auto gpu = choose_gpu(options, world)) return make_cuda_backend(*gpu, world, group);
-  return make_cpu_backend(options, world, group);
+  Backend backend = make_cpu_backend(options, world, group);
+  backend.device->set_progress([&group] { return group.progress(); });
+  return backend;
 }
 
 }  // namespace apb
