@@ -49,9 +49,9 @@ class Model:
 def models(quick):
     retrieval = ROOT / "data" / "retrieval_model"
     return [
-        Model("retrieval", retrieval, {2048: 10} if quick else {2048: 100, 16384: 100, 131072: 25},
+        Model("retrieval", retrieval, {2048: 10} if quick else {2048: 100, 16384: 34, 131072: 9},
               heads=retrieval / "retaining_heads.safetensors", template="none", sweep_length=2048 if quick else 16384),
-        Model("smollm2", DATA / "smollm2-135m-instruct", {2048: 5} if quick else {2048: 100, 4096: 100, 7936: 100},
+        Model("smollm2", DATA / "smollm2-135m-instruct", {2048: 5} if quick else {2048: 34, 4096: 34, 7936: 34},
               sweep_length=0 if quick else 4096),
     ]
 
