@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import plot_quality
@@ -22,10 +22,13 @@ DATA = Path(os.environ.get("APB_DATA") or Path.home() / ".cache" / "apb").expand
 ROOT = Path(__file__).resolve().parent.parent
 RULER = ["niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
          "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe"]
+RETRIEVAL = ["key_value", "multi_key", "two_hop"]
 BLOCKS = [2, 4, 8, 16]
 SWEEP_BLOCKS = 8
+LONGEST_FOR_ALL_BLOCKS = 65536  # tokens; longer prompts are cut into SWEEP_BLOCKS only
 SHARES = [32, 16, 8, 4, 2]  # of a block that anchor and passing lengths take in the sweeps: 1/32 .. 1/2
 SHORTEST_ANCHOR = 128  # tokens: one that holds the longest question of the tasks
+TIMED = 3  # documents of each configuration for its time
 SCREENED = 20  # samples with which a task is tried at all
 ABLE = 0.4  # share that full has to answer for a task to count
 SEED = 2025
@@ -39,7 +42,6 @@ class Model:
     heads: Path = None  # retaining heads, if there are any
     template: str = "auto"
     sweep_length: int = 0
-    tasks: dict = field(default_factory=dict)  # length -> tasks that count
 
     @property
     def compressors(self):
@@ -51,7 +53,7 @@ def models(quick):
     return [
         Model("retrieval", retrieval, {2048: 10} if quick else {2048: 100, 16384: 34, 131072: 9},
               heads=retrieval / "retaining_heads.safetensors", template="none", sweep_length=2048 if quick else 16384),
-        Model("smollm2", DATA / "smollm2-135m-instruct", {2048: 5} if quick else {2048: 34, 4096: 34, 7936: 34},
+        Model("smollm2", DATA / "smollm2-135m-instruct", {2048: 5} if quick else {2048: 25, 4096: 25, 7936: 25},
               sweep_length=0 if quick else 4096),
     ]
 
@@ -92,10 +94,10 @@ class Study:
         return path
 
     def input_of(self, model, length, tasks, count):
+        """All samples of the tasks in one file."""
+        texts = [self.generate(model, length, task, count).read_text() for task in tasks]
         path = self.work / model.name / f"input-{length}-{count}.jsonl"
-        if not path.exists():
-            text = "".join(self.generate(model, length, task, count).read_text() for task in tasks)
-            path.write_text(text)
+        path.write_text("".join(texts))
         return path
 
     # --- runs
@@ -114,34 +116,27 @@ class Study:
         call([self.apb, "tasks", "score", *files, "--json", output])
         return json.loads(output.read_text())
 
-    def screen(self, model):
+    def tasks_of(self, model, length):
         """Only tasks that the model can do at all, with full attention and in this length, say something."""
         if model.name == "retrieval":
-            model.tasks = {length: ["key_value", "multi_key", "two_hop"] for length in model.samples}
-            return
-        for length, count in model.samples.items():
-            tried = min(count, SCREENED)
-            documents = self.work / model.name / f"screen-{length}.jsonl"
-            if not documents.exists():
-                documents.parent.mkdir(parents=True, exist_ok=True)
-                texts = [self.generate(model, length, task, tried).read_text() for task in RULER]
-                documents.write_text("".join(texts))
-            output = self.work / model.name / f"screen-{length}.h5"
-            self.run(model, documents, output, ["--method", "full"], threads=self.jobs)
-            scores = self.score([output], output.with_suffix(".json"))
-            model.tasks[length] = [task["task"] for task in scores["files"][0]["tasks"] if task["score"]["mean"] >= ABLE]
+            return RETRIEVAL
+        documents = self.input_of(model, length, RULER, min(model.samples[length], SCREENED))
+        output = self.run(model, documents, documents.with_name(f"screen-{length}.h5"), ["--method", "full"], self.jobs)
+        scores = self.score([output], output.with_suffix(".json"))
+        return [task["task"] for task in scores["files"][0]["tasks"] if task["score"]["mean"] >= ABLE]
 
     def configurations(self, model, length):
         """(name, options) of everything that is run in this length, the most telling first."""
         block = length // SWEEP_BLOCKS
         found = [("full", ["--method", "full"])]
-        long = length > 65536
-        blocks = [SWEEP_BLOCKS] if long else sorted(BLOCKS, key=lambda count: count != SWEEP_BLOCKS)
-        for count in blocks:
+        best = model.compressors[0]
+
+        def methods(count):
             for compressor in model.compressors:
                 found.append((f"apb-{compressor}-b{count}", apb_options(model, compressor, count)))
             found.append((f"star-b{count}", ["--method", "star", "--blocks", count]))
-        best = model.compressors[0]
+
+        methods(SWEEP_BLOCKS)
         if model.name == "retrieval":
             for name, more in {"no-passing": ["--passing-length", 0], "no-anchor": ["--anchor-length", 0],
                                "no-anchor-query": ["--anchor-query", "off"]}.items():
@@ -151,39 +146,37 @@ class Study:
                 found.append((f"p{share}", apb_options(model, best, SWEEP_BLOCKS) + ["--passing-length", block // share]))
                 if block // share >= SHORTEST_ANCHOR:
                     found.append((f"a{share}", apb_options(model, best, SWEEP_BLOCKS) + ["--anchor-length", block // share]))
+        if length <= LONGEST_FOR_ALL_BLOCKS:
+            for count in BLOCKS:
+                if count != SWEEP_BLOCKS:
+                    methods(count)
         return found
 
-    def run_all(self):
-        for model in self.models:
-            self.screen(model)
-        waiting = []
+    def cells(self):
+        """(model, documents, folder, name, options) of everything that is asked for."""
         for model in self.models:
             for length, count in model.samples.items():
-                if not model.tasks[length]:
+                names = [(name, options) for name, options in self.configurations(model, length)
+                         if not self.only or any(part in f"{model.name}/{length}/{name}" for part in self.only)]
+                tasks = self.tasks_of(model, length) if names else []
+                if not tasks:
                     continue
-                documents = self.input_of(model, length, model.tasks[length], count)
-                for name, options in self.configurations(model, length):
-                    if self.only and not any(part in f"{model.name}/{length}/{name}" for part in self.only):
-                        continue
-                    waiting.append((model, documents, self.work / model.name / str(length) / f"{name}.h5", options))
-        with ThreadPoolExecutor(self.jobs) as pool:
-            list(pool.map(lambda cell: self.run(*cell), waiting))
-        return [output for _, _, output, _ in waiting]
+                documents = self.input_of(model, length, tasks, count)
+                for name, options in names:
+                    yield model, documents, self.work / model.name / str(length), name, options
 
-    def time_all(self):
+    def run_all(self):
+        cells = list(self.cells())
+        with ThreadPoolExecutor(self.jobs) as pool:
+            list(pool.map(lambda cell: self.run(cell[0], cell[1], cell[2] / f"{cell[3]}.h5", cell[4]), cells))
+        return cells
+
+    def time_all(self, cells):
         """A few documents of each configuration alone on all cores, for the time that an answer takes."""
-        for model in self.models:
-            for length, count in model.samples.items():
-                if not model.tasks[length]:
-                    continue
-                documents = self.input_of(model, length, model.tasks[length], count)
-                few = documents.with_name(f"timing-{length}.jsonl")
-                if not few.exists():
-                    few.write_text("".join(documents.read_text().splitlines(keepends=True)[:3]))
-                for name, options in self.configurations(model, length):
-                    output = self.work / model.name / str(length) / "timing" / f"{name}.h5"
-                    if output.parent.parent.joinpath(f"{name}.h5").exists():
-                        self.run(model, few, output, [*options, "--max-new-tokens", 1], threads=self.jobs)
+        for model, documents, folder, name, options in cells:
+            few = documents.with_name(f"timing-{folder.name}.jsonl")
+            few.write_text("".join(documents.read_text().splitlines(keepends=True)[:TIMED]))
+            self.run(model, few, folder / "timing" / f"{name}.h5", [*options, "--max-new-tokens", 1], self.jobs)
 
 
 def apb_options(model, compressor, blocks):
@@ -210,8 +203,7 @@ def main():
         sys.exit(f"{options.apb} is not there: build it, or name it with --apb")
     study = Study(options)
     try:
-        study.run_all()
-        study.time_all()
+        study.time_all(study.run_all())
     except Stop as why:
         sys.exit(f"quality: {why}")
     plot_quality.write(study.apb, study.work)

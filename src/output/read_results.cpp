@@ -91,7 +91,7 @@ class Reader {
     numbers("timings/ttft_seconds", &ResultRow::ttft_seconds);
     numbers("timings/decode_seconds", &ResultRow::decode_seconds);
     numbers("timings/prefill_seconds", &ResultRow::prefill_seconds);
-    numbers("timings/full_pairs", &ResultRow::full_pairs);
+    if (file_.has("timings/full_pairs")) numbers("timings/full_pairs", &ResultRow::full_pairs);
   }
 
   void read_tokens(hsize_t vocabulary) {
@@ -141,7 +141,14 @@ class Reader {
     }
   }
 
+  /// Files of earlier versions do not have them all: zeros.
   void read_by_rank(const std::string& dataset, std::vector<double> ResultRow::*field) {
+    if (!file_.has(dataset)) {
+      for (auto& row : rows_) {
+        if (row.ok) (row.*field).resize(static_cast<std::size_t>(row.ranks_used));
+      }
+      return;
+    }
     const auto shape = shape_of(dataset, 2);
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       const auto used = ranks_used(i, dataset, shape[1]);
