@@ -16,7 +16,6 @@
 #include <thread>
 #include <utility>
 
-#include "device/clock.hpp"
 #include "error.hpp"
 
 namespace apb {
@@ -45,11 +44,13 @@ struct Operation {
 /// What the ranks have in common. Only the thread that has the turn touches it.
 class EmulatedRanks {
  public:
-  explicit EmulatedRanks(int ranks) : next_number_(index(ranks)), left_(index(ranks)) {
+  EmulatedRanks(int ranks, std::function<double()> clock)
+      : clock_(std::move(clock)), next_number_(index(ranks)), left_(index(ranks)) {
     for (int rank = 0; rank < ranks; ++rank) turns_.push_back(std::make_unique<std::binary_semaphore>(0));
   }
 
   int size() const { return static_cast<int>(turns_.size()); }
+  double now() const { return clock_(); }
 
   /// The rank's next operation, which is the same for all ranks.
   std::shared_ptr<Operation> post(int rank, std::string_view name, const Post& own) {
@@ -96,6 +97,7 @@ class EmulatedRanks {
  private:
   static std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
 
+  std::function<double()> clock_;
   std::vector<std::unique_ptr<std::binary_semaphore>> turns_;  // one for each rank
   std::vector<std::uint64_t> next_number_;                     // of each rank's operations
   std::map<std::uint64_t, std::shared_ptr<Operation>> open_;   // not yet posted by all ranks
@@ -111,7 +113,7 @@ class EmulatedCommunicator : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return ranks_.size(); }
-  double busy_seconds() const override { return busy_ + (steady_seconds() - turn_began_); }
+  double busy_seconds() const override { return busy_ + (ranks_.now() - turn_began_); }
   double seconds() const override { return busy_seconds() + waited_; }
 
   std::shared_ptr<Transfer> start_all_gather(Device& device, View parts) override;
@@ -140,7 +142,7 @@ class EmulatedCommunicator : public Communicator {
   EmulatedRanks& ranks_;
   int rank_;
   std::vector<int> all_;  // ranks
-  double turn_began_ = steady_seconds();
+  double turn_began_ = ranks_.now();
   double busy_ = 0.0;    // in earlier turns
   double waited_ = 0.0;  // for messages, had all ranks run at the same time
 };
@@ -283,7 +285,7 @@ void EmulatedCommunicator::complete(Operation& operation, const std::vector<int>
 void EmulatedCommunicator::yield() {
   busy_ = busy_seconds();
   ranks_.yield(rank_);
-  turn_began_ = steady_seconds();
+  turn_began_ = ranks_.now();
 }
 
 Buffer EmulatedNodeMemory::allocate(std::size_t bytes, std::size_t available) {
@@ -321,8 +323,9 @@ void run_rank(EmulatedRanks& ranks, int rank, const std::function<void(Communica
 
 }  // namespace
 
-void run_emulated_ranks(int ranks, const std::function<void(Communicator&)>& body) {
-  EmulatedRanks common(ranks);
+void run_emulated_ranks(int ranks, const std::function<void(Communicator&)>& body,
+                        const std::function<double()>& clock) {
+  EmulatedRanks common(ranks, clock);
   std::vector<std::jthread> threads;
   try {
     for (int rank = 0; rank < ranks; ++rank) threads.emplace_back([&, rank] { run_rank(common, rank, body); });

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "comm/communicator.hpp"
+#include "device/clock.hpp"
 
 namespace apb {
 
@@ -13,7 +14,8 @@ namespace apb {
 /// its clock would show if all ranks ran at the same time and messages arrived as soon as they are sent: it goes with
 /// busy_seconds(), and jumps ahead where the rank takes what another one sent only later. Copying counts for the rank
 /// that receives. When all threads have ended, throws what the first rank to fail threw; ranks that wait for one that
-/// has left end, too.
-void run_emulated_ranks(int ranks, const std::function<void(Communicator&)>& body);
+/// has left end, too. `clock` tells the calling thread's time in seconds.
+void run_emulated_ranks(int ranks, const std::function<void(Communicator&)>& body,
+                        const std::function<double()>& clock = steady_seconds);
 
 }  // namespace apb

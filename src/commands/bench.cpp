@@ -22,6 +22,7 @@
 #include "context/memory.hpp"
 #include "context/partition.hpp"
 #include "context/work.hpp"
+#include "device/clock.hpp"
 #include "model/random_weights.hpp"
 #include "model/safetensors.hpp"
 #include "model/shapes.hpp"
@@ -280,7 +281,11 @@ ExitCode bench(const BenchOptions& options, const std::string& command_line, Com
   });
   BenchOptions emulated = options;
   emulated.run.device = "cpu";
-  run_emulated_ranks(options.emulate_ranks, [&](Communicator& rank) { bench_on(emulated, command_line, rank); });
+  emulated.run.threads = std::max(1, options.run.threads);
+  // A rank of several threads is timed by the wall's clock, since its first thread alone does not run all the time.
+  run_emulated_ranks(
+      options.emulate_ranks, [&](Communicator& rank) { bench_on(emulated, command_line, rank); },
+      emulated.run.threads == 1 ? thread_seconds : steady_seconds);
   return ExitCode::success;
 }
 

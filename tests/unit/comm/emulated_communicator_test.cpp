@@ -10,17 +10,10 @@
 
 #include "comm/node_memory.hpp"
 #include "cpu/cpu_device.hpp"
-#include "device/clock.hpp"
 #include "error.hpp"
 
 namespace apb {
 namespace {
-
-constexpr double moment = 0.02;  // seconds; a test takes a few for each rank
-
-void be_busy(double seconds) {
-  for (const double end = steady_seconds() + seconds; steady_seconds() < end;) continue;
-}
 
 /// Messages of 32-bit integers.
 struct Messages {
@@ -143,52 +136,64 @@ TEST_P(EmulatedRanksTest, OneRunsAtATime) {
   run_emulated_ranks(GetParam(), [&](Communicator& world) {
     for (int i = 0; i < 20; ++i) {
       EXPECT_EQ(++running, 1);
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
+      std::this_thread::yield();
       EXPECT_EQ(--running, 0);
       world.max(0);
     }
   });
 }
 
-/// Step s takes rank r (r + s) % ranks + 1 moments. Every maximum is waited for by all, so the critical path is that of
-/// the slowest in each step; what a rank is busy for is its own.
+/// Step s takes rank r (r + s) % ranks + 1 seconds. A maximum is waited for by all, so the critical path is that of the
+/// slowest in each step; what a rank is busy for is its own.
 TEST_P(EmulatedRanksTest, ClocksShowTheCriticalPathAndTheOwnWork) {
   const int ranks = GetParam();
-  if (ranks > 8) return;  // takes moments * ranks * ranks
-  run_emulated_ranks(ranks, [&](Communicator& world) {
-    world.max(0);
-    const double start = world.seconds();
-    const double busy = world.busy_seconds();
+  double time = 5.0;
+  const auto body = [&](Communicator& world) {
+    double own = 0.0;
     for (int step = 0; step < ranks; ++step) {
-      be_busy(moment * ((world.rank() + step) % ranks + 1) / ranks);
+      EXPECT_EQ(world.busy_seconds(), own);
+      EXPECT_EQ(world.seconds(), step * ranks);
+      const int seconds = (world.rank() + step) % ranks + 1;
+      time += seconds;
+      own += seconds;
       world.max(0);
     }
-    const double own = moment * (ranks + 1) / 2;
-    EXPECT_GE(world.busy_seconds() - busy, own);
-    EXPECT_GE(world.seconds() - start, moment * ranks);
-    // Far from the time that all took one after the other, however crowded the machine.
-    if (ranks > 2) {
-      EXPECT_LT(world.busy_seconds() - busy, own * (0.5 + 0.5 * ranks));
-    }
-  });
+    EXPECT_EQ(world.busy_seconds(), own);
+    EXPECT_EQ(world.seconds(), ranks * ranks);
+  };
+  run_emulated_ranks(ranks, body, [&] { return time; });
+}
+
+TEST_P(EmulatedRanksTest, WorkDuringATransferHidesWaiting) {
+  double time = 0.0;
+  const auto body = [&](Communicator& world) {
+    Messages parts(world.size(), 1);
+    if (world.rank() == 0) time += 10.0;
+    const auto transfer = world.start_all_gather(*device_, parts.view());
+    time += 4.0;
+    transfer->finish();
+    EXPECT_EQ(world.seconds(), world.rank() == 0 ? 14.0 : 10.0);
+    EXPECT_EQ(world.busy_seconds(), world.rank() == 0 ? 14.0 : 4.0);
+  };
+  run_emulated_ranks(GetParam(), body, [&] { return time; });
 }
 
 TEST_P(EmulatedRanksTest, ARankWaitsForThoseThatItHearsFromAlone) {
-  run_emulated_ranks(GetParam(), [&](Communicator& world) {
-    if (world.size() < 4) return;
-    world.max(0);
-    if (world.rank() == 2) be_busy(moment);
-    const double before = world.seconds() - world.busy_seconds();  // waited
+  const int ranks = GetParam();
+  double time = 0.0;
+  const auto body = [&](Communicator& world) {
+    const int late = ranks / 2;
+    if (world.rank() == late) time += 3.0;
     Messages held(1, 1);
     Messages arrives(1, 1);
     world.start_shift(*device_, held.view(), arrives.view())->finish();
-    const double in_shift = world.seconds() - world.busy_seconds() - before;
-    if (world.rank() == 1 || world.rank() == 3) {
-      EXPECT_GT(in_shift, moment / 2);
-    } else {
-      EXPECT_EQ(in_shift >= moment / 2, false);
-    }
-  });
+    const int apart = std::min((world.rank() - late + ranks) % ranks, (late - world.rank() + ranks) % ranks);
+    EXPECT_EQ(world.seconds(), apart <= 1 ? 3.0 : 0.0);
+    std::int32_t value = 0;
+    world.broadcast(std::as_writable_bytes(std::span(&value, 1)), late);
+    EXPECT_EQ(world.seconds(), 3.0);
+  };
+  run_emulated_ranks(ranks, body, [&] { return time; });
 }
 
 TEST_P(EmulatedRanksTest, AFailureOfOneEndsAll) {
