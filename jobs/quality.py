@@ -22,6 +22,7 @@ DATA = Path(os.environ.get("APB_DATA") or Path.home() / ".cache" / "apb").expand
 ROOT = Path(__file__).resolve().parent.parent
 RULER = ["niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
          "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe"]
+MODELS = ["retrieval", "smollm2"]
 RETRIEVAL = ["key_value", "multi_key", "two_hop"]
 BLOCKS = [2, 4, 8, 16]
 SWEEP_BLOCKS = 8
@@ -167,6 +168,9 @@ class Study:
 
     def run_all(self):
         cells = list(self.cells())
+        if not cells:
+            raise Stop(f"nothing to measure: no configuration of {', '.join(model.name for model in self.models)} has "
+                       f"{' or '.join(self.only) or 'a task that full can do'} in MODEL/LENGTH/NAME")
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(lambda cell: self.run(cell[0], cell[1], cell[2] / f"{cell[3]}.h5", cell[4]), cells))
         return cells
@@ -189,7 +193,7 @@ def parse(arguments):
     parser.add_argument("--apb", type=Path, default=ROOT / "build/release/apb", help="the program")
     parser.add_argument("--work", type=Path, help="folder for all files [$APB_DATA/quality, with --quick quality-quick]")
     parser.add_argument("--quick", action="store_true", help="few samples of the shortest length: minutes")
-    parser.add_argument("--models", nargs="+", default=["retrieval", "smollm2"], help="only these [retrieval smollm2]")
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="only these [all]")
     parser.add_argument("--only", nargs="+", default=[], help="only configurations whose MODEL/LENGTH/NAME has one of these")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time [all cores]")
     options = parser.parse_args(arguments)
