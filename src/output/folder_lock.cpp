@@ -111,6 +111,7 @@ void remove_if_stale(const std::filesystem::path& path, const Owner& self) {
   std::istringstream fields(text);
   const bool readable(fields >> owner.host >> owner.pid >> owner.start >> owner.job >> owner.restart);
   if (readable && is_gone(owner, self) && remove_stale(path, text, self)) return;
+  if (!readable && !std::filesystem::exists(path)) return;  // removed meanwhile
   if (!readable)
     fail("{}: is not a lock of apb; if no run writes this output, delete it and start again", path.string());
   fail(
