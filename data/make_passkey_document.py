@@ -94,7 +94,8 @@ def main():
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
-        lines = [json.dumps(document) for document in documents(arguments, tokenizer, arguments.text.read_text("utf-8"))]
+        text = arguments.text.read_text("utf-8")
+        lines = [json.dumps(document) for document in documents(arguments, tokenizer, text)]
         arguments.output.write_text("\n".join(lines) + "\n", "utf-8")
     except Exception as error:
         sys.exit(f"make_passkey_document.py: {error} (tokenizer {arguments.tokenizer}, output {arguments.output})")

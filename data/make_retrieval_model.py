@@ -22,8 +22,8 @@ WORDS = [first + second for first in SYLLABLES for second in SYLLABLES]
 SIGNS = "=;?"
 SPACE = "\u0120"  # how byte-level BPE spells a space
 SPECIAL = ["<unk>", "<bos>", "<eos>"]
-PIECES = [SPACE, *CONSONANTS, *VOWELS, *(SPACE + letter for letter in CONSONANTS), *(SPACE + part for part in SYLLABLES),
-          *SYLLABLES, *SIGNS, *(SPACE + sign for sign in SIGNS)]
+PIECES = [SPACE, *CONSONANTS, *VOWELS, *(SPACE + letter for letter in CONSONANTS),
+          *(SPACE + part for part in SYLLABLES), *SYLLABLES, *SIGNS, *(SPACE + sign for sign in SIGNS)]
 TOKENS = [*SPECIAL, *PIECES, *(SPACE + word for word in WORDS)]
 
 HIDDEN, HEADS, HEAD_DIM, LAYERS, INTERMEDIATE = 128, 2, 64, 3, 32

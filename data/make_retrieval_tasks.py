@@ -3,9 +3,11 @@
 
     make_retrieval_tasks.py --task two_hop --length 16384 --count 25 --output two_hop.jsonl
 
-    key_value  statements `X = v ;` among filler words, one in every stretch of 64 tokens; the question `? X =` is about one
+    key_value  statements `X = v ;` among filler words, one in every stretch of 64 tokens; the question `? X =` is
+               about one
     multi_key  nothing but statements, most of them repeats: each name has one value, the asked one is stated once
-    two_hop    as key_value, but in pairs: first `X = v ;`, later `Y = X ;`; the question is about a Y, the answer is its v
+    two_hop    as key_value, but in pairs: first `X = v ;`, later `Y = X ;`; the question is about a Y, the answer is
+               its v
 
 A prompt has exactly --length tokens: the start, the document, and the question's three. Names, values and filler are
 different words, dealt anew in every document. "evidence" holds the token positions of the statements that matter.
@@ -18,7 +20,8 @@ from pathlib import Path
 
 from make_retrieval_model import WORDS
 
-STRETCH = 64  # tokens; with passing_length = block / 8, all statements of a block can be passed (5 tokens each: pooling)
+# Tokens; with passing_length = block / 8, all statements of a block can be passed on (5 tokens each: pooling).
+STRETCH = 64
 STATEMENT = 4  # tokens
 START = 1  # <bos>
 QUESTION = 3

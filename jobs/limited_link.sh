@@ -4,8 +4,8 @@
 #
 #   jobs/limited_link.sh FOLDER [OPTIONS OF apb bench]
 #
-# For each rate: apb without and with overlap, and ring; results in FOLDER/CASE-RATE.h5, a line for each on standard output.
-# From the environment: APB, the program [build/release/apb]; APB_RATES, as tc spells them
+# For each rate: apb without and with overlap, and ring; results in FOLDER/CASE-RATE.h5, a line for each on standard
+# output. From the environment: APB, the program [build/release/apb]; APB_RATES, as tc spells them
 # [unlimited 1gbit 100mbit]; APB_CASES [apb-off apb-on ring]. docs/performance.md has measurements.
 set -euo pipefail
 ((EUID == 0)) || { echo "limited_link.sh: network namespaces need root: sudo $0 ..." >&2 && exit 2; }

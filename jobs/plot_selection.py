@@ -4,10 +4,10 @@
     apb run ... --save-selection --output FILE.h5
     jobs/plot_selection.py FILE.h5 --document ID --output selection.png
 
-Rows are KV heads, by layer from the top; columns are context positions, in bins where the document is long. The answer is
-where "evidence" of the input line says it is: a list of token positions [begin, end). A line per layer tells how many heads
-passed on any of the answer's tokens, and how many of these tokens (mean over the heads). Tokens that the anchor holds, and the
-last block's, are never passed on: they count as nothing.
+Rows are KV heads, by layer from the top; columns are context positions, in bins where the document is long. The
+answer is where "evidence" of the input line says it is: a list of token positions [begin, end). A line per layer
+tells how many heads passed on any of the answer's tokens, and how many of these tokens (mean over the heads). Tokens
+that the anchor holds, and the last block's, are never passed on: they count as nothing.
 """
 import argparse
 import json
@@ -56,7 +56,8 @@ class Document:
             self.anchor_context = self.anchor
         self.evidence = [(int(begin), int(end)) for begin, end in metadata.get("evidence", [])]
         if not (self.positions >= 0).any():
-            raise ValueError(f"document {name} ({self.method}, {self.blocks} blocks, p {self.passing}) passed nothing on")
+            raise ValueError(f"document {name} ({self.method}, {self.blocks} blocks, p {self.passing}) passed nothing "
+                             "on")
         for begin, end in self.evidence:
             if not 0 <= begin < end <= self.context:
                 raise ValueError(f"document {name}: evidence [{begin}, {end}) is not within its {self.context} tokens")

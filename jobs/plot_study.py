@@ -3,8 +3,8 @@
 
     jobs/plot_study.py FOLDER [--format png|svg]
 
-Writes into the folder: time (prefill over length), scaling (speedup and efficiency over ranks), phases (each rank's time) and
-prediction (measured over predicted time). Hollow markers are emulated ranks.
+Writes into the folder: time (prefill over length), scaling (speedup and efficiency over ranks), phases (each rank's
+time) and prediction (measured over predicted time). Hollow markers are emulated ranks.
 """
 import argparse
 import pathlib

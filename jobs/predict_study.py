@@ -3,9 +3,10 @@
 
     jobs/predict_study.py FOLDER [--base ring]
 
-The prediction is counted operations of each phase (files of apb bench; plans/ for cases that were not measured) at the rates
-of one measured case, full on one rank. What is not counted takes no time: communication, compression, and the rest. Then how
-many times as fast as the base on as many ranks, predicted and measured; * marks a measurement below 0.9 of its prediction.
+The prediction is counted operations of each phase (files of apb bench; plans/ for cases that were not measured) at the
+rates of one measured case, full on one rank. What is not counted takes no time: communication, compression, and the
+rest. Then how many times as fast as the base on as many ranks, predicted and measured; * marks a measurement below 0.9
+of its prediction.
 """
 import argparse
 
@@ -41,8 +42,8 @@ def main():
     rates = rates_of(calibrating)
     print(f"\n{calibrating.setting}\nRates of full on one rank, {calibrating.length} tokens (GFLOP/s): " +
           ", ".join(f"{phase} {rate / 1e9:.0f}" for phase, rate in zip(PHASES, rates) if np.isfinite(rate)) + "\n")
-    print(f"| tokens | ranks | method | predicted, s | measured, s | predicted / measured | times as fast as {options.base},"
-          " predicted | measured | measured / predicted |\n|---|---|---|---|---|---|---|---|---|")
+    print("| tokens | ranks | method | predicted, s | measured, s | predicted / measured | "
+          f"times as fast as {options.base}, predicted | measured | measured / predicted |\n" + "|---" * 9 + "|")
     for (length, ranks, method), case in cases.items():
         base = cases.get((length, ranks, options.base))
         count = f"{ranks}, emulated" if case.emulated else str(ranks)

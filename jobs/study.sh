@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# A study of all methods over lengths and ranks, in one command: measures every case with `apb bench` into an HDF5 file of its
-# own in a folder, holds it against its prediction, and draws it. A case that has its file is not measured again, so the same
-# command goes on after an interruption, or adds cases. docs/running.md explains it.
+# A study of all methods over lengths and ranks, in one command: measures every case with `apb bench` into an HDF5 file
+# of its own in a folder, holds it against its prediction, and draws it. A case that has its file is not measured again,
+# so the same command goes on after an interruption, or adds cases. docs/running.md explains it.
 #
 #   jobs/study.sh                                   # minutes on two cores
 #   jobs/study.sh --lengths 8192,32768 --ranks 1,2,8 --methods apb,apb-published,ring --output studies/small
 #   jobs/study.sh --predict --lengths 131072 --ranks 64   # measures one case of full on one rank, predicts all
 #
-# --methods: apb, full, ring, ulysses, star; with -N behind it N blocks (apb-8), with -published what was published (B = R,
-# anchor on every rank). What stands behind -- goes to every `apb bench`.
-# From the environment: APB, the program [build/release/apb], APB_LAUNCHER, what starts it with -n RANKS [mpirun --bind-to
-# none], APB_PYTHON. Ranks beyond the cores (SLURM_NTASKS in a job) are emulated, all beyond one with --emulate.
+# --methods: apb, full, ring, ulysses, star; with -N behind it N blocks (apb-8), with -published what was published
+# (B = R, anchor on every rank). What stands behind -- goes to every `apb bench`.
+# From the environment: APB, the program [build/release/apb], APB_LAUNCHER, what starts it with -n RANKS
+# [mpirun --bind-to none], APB_PYTHON. Ranks beyond the cores (SLURM_NTASKS in a job) are emulated, all beyond one with
+# --emulate.
 set -euo pipefail
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; }
 fail() {
   echo "study.sh: $*" >&2
   exit 2
@@ -25,7 +26,8 @@ predict=false emulate=false more=()
 while (($#)); do
   case $1 in
     --predict | --emulate) declare "${1#--}=true" && shift ;;
-    --lengths | --ranks | --methods | --shape | --model | --layers | --threads | --repeats | --warmup | --calibrate | --output)
+    --lengths | --ranks | --methods | --shape | --model | --layers | --threads | --repeats | --warmup | --calibrate | \
+      --output)
       (($# > 1)) || fail "$1 wants a value"
       declare "${1#--}=$2" && shift 2
       ;;
@@ -73,7 +75,8 @@ plan() {
     *-published) method_options+=(--blocks "$count" --anchor-placement replicated) ;;
     *-*) method_options+=(--blocks "${name#*-}") ;;
   esac
-  if ! why=$("$apb" plan "${source[@]}" --context-length "$length" --ranks "$count" "${method_options[@]}" 2>&1 >"$file"); then
+  if ! why=$("$apb" plan "${source[@]}" --context-length "$length" --ranks "$count" \
+    "${method_options[@]}" 2>&1 >"$file"); then
     why=${why#apb: }
   elif ! grep -q "\"method\": \"$method\"" "$file"; then
     why="too short, or one block: it would be full"

@@ -69,6 +69,24 @@ CLI::Option* add_text_choice(CLI::App& app, const std::string& name, std::string
   return app.add_option(name, value, description)->check(CLI::IsMember(choices))->capture_default_str();
 }
 
+/// A number for which `allows` holds; else the message says what it has to be.
+CLI::Validator number_check(bool (*allows)(double), const std::string& expected, const std::string& type_name) {
+  const auto check = [=](const std::string& text) {
+    double number = 0;
+    const bool fits = CLI::detail::lexical_cast(text, number) && allows(number);
+    return fits ? std::string() : fmt::format("'{}' is no number {}", text, expected);
+  };
+  return {check, type_name};
+}
+
+CLI::Validator positive() {
+  return number_check([](double number) { return number > 0; }, "above 0", "POSITIVE");
+}
+
+CLI::Validator not_negative() {
+  return number_check([](double number) { return number >= 0; }, "from 0 on", "NONNEGATIVE");
+}
+
 void bind_template(CLI::App& app, std::string& name) {
   add_text_choice(app, "--template", name, {"auto", "none", "llama2", "llama3", "chatml"},
                   "prompt template; auto: the one that the tokenizer has the control tokens of");
@@ -80,21 +98,21 @@ void bind_method(CLI::App& app, MethodOptions& method, const Names<bool>& on_off
       "apb: the method of the paper; star: the first block as anchor, nothing passed; exact: full (all-gather),\n"
       "ring (K/V travel around the ranks), ulysses (each rank attends for some heads)");
   app.add_option("--blocks", method.blocks, "blocks that the context is cut into, a multiple of the ranks [2 per rank]")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--anchor-length", method.anchor_length,
                  "tokens of the anchor, question included; 0: none [from the lengths]")
-      ->check(CLI::NonNegativeNumber);
+      ->check(not_negative());
   app.add_option("--passing-length", method.passing_length,
                  "entries that a block passes on per KV head; 0: none [from the lengths]")
-      ->check(CLI::NonNegativeNumber);
+      ->check(not_negative());
   app.add_option("--query-insert", method.query_insert,
                  "context tokens before the question in the anchor [the template's prefix; 16 for tokens]")
-      ->check(CLI::NonNegativeNumber);
+      ->check(not_negative());
   add_choice(app, "--anchor-query", method.anchor_query, on_off, "whether the anchor holds the question");
   add_choice(app, "--anchor-placement", method.anchor_placement, anchor_placements(),
              "compute the anchor once over all ranks, or whole on each");
   add_choice(app, "--compressor", method.compressor, compressors(), "what scores the tokens that blocks pass on");
-  app.add_option("--seed", method.seed, "seed of --compressor random and of --check-dense")->capture_default_str();
+  app.add_option("--seed", method.seed, "seed of --compressor random")->capture_default_str();
 }
 
 /// What run and bench have in common.
@@ -108,9 +126,9 @@ void bind_shared(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   add_text_choice(app, "--dtype", run.dtype, {"bf16", "fp32"},
                   "type of weights, activations and KV cache; GPUs compute in bf16");
   app.add_option("--threads", run.threads, "threads per rank [SLURM_CPUS_PER_TASK, else the rank's share of the cores]")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--timeout", run.timeout, "end the run when ranks wait longer than this for one, in seconds [never]")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
 }
 
 void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
@@ -122,15 +140,16 @@ void bind_run(CLI::App& app, RunOptions& run, const Names<bool>& on_off) {
   bind_shared(app, run, on_off);
   app.add_option("--ranks-per-document", run.ranks_per_document,
                  "ranks that share a document; groups of so many answer documents side by side [all]")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--max-new-tokens", run.max_new_tokens, "tokens to generate at most")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   bind_template(app, run.prompt_template);
   app.add_flag("--save-logits", run.save_logits, "store the logits of every generated token");
   app.add_flag("--save-selection", run.save_selection, "store the positions that every block passes on");
   app.add_option("--check-dense", run.check_dense, "answer this many documents exactly, too, and store the difference")
-      ->check(CLI::NonNegativeNumber);
+      ->check(not_negative());
+  app.get_option("--seed")->description("seed of --compressor random and of --check-dense");
   auto* resume = app.add_flag("--resume", run.resume, "continue an output: answer only what is missing");
   app.add_flag("--overwrite", run.overwrite, "replace an output that exists")->excludes(resume);
 }
@@ -139,23 +158,21 @@ void bind_bench(CLI::App& app, BenchOptions& bench, const Names<bool>& on_off) {
   app.add_option("--model", bench.run.model, "folder of a Hugging Face checkpoint");
   add_text_choice(app, "--shape", bench.shape, shape_names(), "instead of --model: random weights of a known shape")
       ->excludes("--model");
-  app.add_option("--layers", bench.layers, "only the first layers [all]")->check(CLI::PositiveNumber);
+  app.add_option("--layers", bench.layers, "only the first layers [all]")->check(positive());
   app.add_option("--lengths", bench.lengths, "context tokens, e.g. 2048,8192")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   app.add_option("--query-length", bench.query_length, "tokens of the question")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   app.add_option("--decode-tokens", bench.decode_tokens, "tokens to decode after the first; 0: none")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   app.add_option("--warmup", bench.warmup, "repetitions that do not count")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
-  app.add_option("--repeats", bench.repeats, "repetitions that count")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  app.add_option("--repeats", bench.repeats, "repetitions that count")->check(positive())->capture_default_str();
   app.add_flag("--roofline", bench.roofline, "measure what the machine can do, and each phase's share of it");
   app.add_option("--emulate-ranks", bench.emulate_ranks, "time this many ranks on the CPU of one process, in turns")
       ->check(CLI::Range(1, 1024));
@@ -167,11 +184,11 @@ void bind_bench(CLI::App& app, BenchOptions& bench, const Names<bool>& on_off) {
 void bind_plan(CLI::App& app, PlanOptions& plan, const Names<bool>& on_off) {
   app.add_option("--model", plan.model, "folder of a Hugging Face checkpoint");
   add_text_choice(app, "--shape", plan.shape, shape_names(), "instead of --model: a known shape")->excludes("--model");
-  app.add_option("--layers", plan.layers, "only the first layers [all]")->check(CLI::PositiveNumber);
-  app.add_option("--ranks", plan.ranks, "ranks to plan for")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--context-length", plan.context_length, "context tokens")->check(CLI::PositiveNumber)->required();
+  app.add_option("--layers", plan.layers, "only the first layers [all]")->check(positive());
+  app.add_option("--ranks", plan.ranks, "ranks to plan for")->check(positive())->capture_default_str();
+  app.add_option("--context-length", plan.context_length, "context tokens")->check(positive())->required();
   app.add_option("--query-length", plan.query_length, "tokens of the question")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   bind_method(app, plan.method, on_off);
 }
@@ -183,9 +200,9 @@ void bind_generate(CLI::App& app, GenerateOptions& generate) {
       ->required();
   app.add_option("--model", generate.model, "folder of a Hugging Face checkpoint: its tokenizer counts")->required();
   app.add_option("--length", generate.length, "tokens of the prompt: document and question with template")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->required();
-  app.add_option("--count", generate.count, "samples of each task")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--count", generate.count, "samples of each task")->check(positive())->capture_default_str();
   app.add_option("--seed", generate.seed, "the same seed gives the same file")->capture_default_str();
   app.add_option("--output", generate.output, "JSON Lines file, input of apb run")->required();
   app.add_flag("--overwrite", generate.overwrite, "replace an output that exists");
@@ -288,13 +305,15 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     line.message = std::string(version.what()) + "\n";
     return line;
   } catch (const CLI::ParseError& error) {
-    const auto parsed = app.get_subcommands();
-    const bool unknown = parsed.empty() && argc > 1 && argv[1][0] != '-';
-    const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[1]) : error.what();
     std::string name;
-    for (const CLI::App* named = &innermost(app); named != &app; named = named->get_parent()) {
+    int words = 1;  // of the command line, up to the last subcommand that is known
+    for (const CLI::App* named = &innermost(app); named != &app; named = named->get_parent(), ++words) {
       name = named->get_name() + " " + name;
     }
+    const CLI::App& last = innermost(app);
+    const bool wants_another = !last.get_subcommands({}).empty() && (words == 1 || argv[words - 1] == last.get_name());
+    const bool unknown = wants_another && argc > words && argv[words][0] != '-';
+    const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[words]) : error.what();
     line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, name);
     line.exit_code = ExitCode::wrong_usage;
     return line;

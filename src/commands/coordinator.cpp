@@ -152,7 +152,7 @@ std::string Coordinator::key_of(const Document& document, int question) const {
                                           number,  document.context,   bytes_of(document.context_tokens)};
   for (const auto& query : document.queries) pieces.emplace_back(query);
   for (const auto& query : document.query_tokens) pieces.emplace_back(bytes_of(query));
-  // No question is empty; keys of documents without a prefix stay as they were.
+  // Behind an empty text, which no question is.
   if (!document.answer_prefix.empty()) pieces.insert(pieces.end(), {"", document.answer_prefix});
   return document_key(pieces);
 }

@@ -12,6 +12,7 @@
 #include <iterator>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "error.hpp"
 
@@ -110,12 +111,23 @@ void remove_if_stale(const std::filesystem::path& path, const Owner& self) {
   std::istringstream fields(text);
   const bool readable(fields >> owner.host >> owner.pid >> owner.start >> owner.job >> owner.restart);
   if (readable && is_gone(owner, self) && remove_stale(path, text, self)) return;
+  if (!readable && !std::filesystem::exists(path)) return;  // removed meanwhile
   if (!readable)
     fail("{}: is not a lock of apb; if no run writes this output, delete it and start again", path.string());
   fail(
       "{}: process {} on host {} is writing this output; wait for its end, or if it is gone, delete this file and "
       "the locks beside it and start again",
       path.string(), owner.pid, owner.host);
+}
+
+/// The locks of all groups but the first.
+void remove_stale_locks_of_groups(const std::filesystem::path& folder, const Owner& self) {
+  std::vector<std::filesystem::path> locks;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const auto& path = entry.path();
+    if (path.filename().string().starts_with("lock-") && path.extension().empty()) locks.push_back(path);
+  }
+  for (const auto& lock : locks) remove_if_stale(lock, self);
 }
 
 }  // namespace
@@ -132,10 +144,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder, int group) : path_(p
          error.message());
   }
   const Owner self = this_process();
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const bool of_other_group = entry.path().filename().string().starts_with("lock-") && entry.path().extension() == "";
-    if (group == 0 && of_other_group) remove_if_stale(entry.path(), self);
-  }
+  if (group == 0) remove_stale_locks_of_groups(folder, self);
   if (try_to_create(path_, text_of(self))) return;
   remove_if_stale(path_, self);
   if (!try_to_create(path_, text_of(self))) fail("{}: another run has just begun to write this output", path_.string());

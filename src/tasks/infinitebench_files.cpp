@@ -29,8 +29,7 @@ struct PublishedTask {
 constexpr std::array<PublishedTask, 5> published_tasks = {{
     {"passkey",
      "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you "
-     "about "
-     "the important information there.\n\n",
+     "about the important information there.\n\n",
      "", " The pass key is", "first_integer", 6},
     {"number_string",
      "There is an important info hidden inside a lot of irrelevant text. Find it. I will quiz you about the important "
@@ -42,8 +41,7 @@ constexpr std::array<PublishedTask, 5> published_tasks = {{
      "Question: ", "\nAnswer:", "f1", 40},
     {"longdialogue_qa_eng",
      "Below is a dialogue script where one random occurrence of a character name is replaced with \"$$MASK$$\", and "
-     "you "
-     "should try to guess who that character is.\n\n",
+     "you should try to guess who that character is.\n\n",
      "", "\nThe name that has been replaced with $$MASK$$ is likely", "exact", 40},
 }};
 
