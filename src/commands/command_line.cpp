@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "model/shapes.hpp"
 
@@ -254,6 +255,20 @@ const CLI::App& innermost(const CLI::App& app) {
   return *found;
 }
 
+/// What is wrong with the command line, and where help is.
+std::string usage_message(const CLI::App& app, std::span<const char* const> words, const CLI::ParseError& error) {
+  const CLI::App& last = innermost(app);
+  std::string path;
+  std::size_t next = 1;  // word behind the subcommands
+  for (const CLI::App* named = &last; named != &app; named = named->get_parent(), ++next) {
+    path = named->get_name() + " " + path;
+  }
+  const bool wants_another = !last.get_subcommands({}).empty() && (next == 1 || words[next - 1] == last.get_name());
+  const bool unknown = wants_another && next < words.size() && words[next][0] != '-';
+  const std::string what = unknown ? fmt::format("'{}' is no subcommand", words[next]) : error.what();
+  return fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, path);
+}
+
 constexpr const char* no_model = "give either --model FOLDER or --shape NAME";
 
 std::string inconsistency(const PlanOptions& plan) { return plan.model.empty() && plan.shape.empty() ? no_model : ""; }
@@ -305,16 +320,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     line.message = std::string(version.what()) + "\n";
     return line;
   } catch (const CLI::ParseError& error) {
-    std::string name;
-    int words = 1;  // of the command line, up to the last subcommand that is known
-    for (const CLI::App* named = &innermost(app); named != &app; named = named->get_parent(), ++words) {
-      name = named->get_name() + " " + name;
-    }
-    const CLI::App& last = innermost(app);
-    const bool wants_another = !last.get_subcommands({}).empty() && (words == 1 || argv[words - 1] == last.get_name());
-    const bool unknown = wants_another && argc > words && argv[words][0] != '-';
-    const std::string what = unknown ? fmt::format("'{}' is no subcommand", argv[words]) : error.what();
-    line.message = fmt::format("apb: {}; 'apb {}--help' lists the options\n", what, name);
+    line.message = usage_message(app, std::span(argv, static_cast<std::size_t>(argc)), error);
     line.exit_code = ExitCode::wrong_usage;
     return line;
   }

@@ -368,19 +368,10 @@ void Coordinator::close() {
   if (writer_) writer_->flush();
 }
 
-/// With those that earlier runs have checked.
-DriftSummary Coordinator::all_drifts(const JobTotals& all) const {
-  DriftSummary drifts = all.drifts;
-  if (writer_) {
-    for (const auto& [key, drift] : writer_->earlier_drifts()) drifts.add(drift);
-  }
-  return drifts;
-}
-
 ExitCode Coordinator::finish(const JobTotals& all) {
-  if (writer_) writer_->finish(ids_);
+  const DriftSummary drifts = writer_ ? writer_->finish(ids_) : all.drifts;
   if (!all.phase_seconds.empty()) print_breakdown(std::cerr, all.phase_seconds);
-  all_drifts(all).print(std::cerr);
+  drifts.print(std::cerr);
   if (writer_) {
     std::cerr << fmt::format("{} documents, {} failed; results in {}\n", all.done, all.failed,
                              options_.output.string());

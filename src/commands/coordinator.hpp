@@ -107,7 +107,6 @@ class Coordinator {
   std::string key_of(const Document& document, int question) const;
   bool is_finished(const ResultRow& row) const;
   bool is_checked(const ResultRow& row) const;  // by an earlier run
-  DriftSummary all_drifts(const JobTotals& all) const;
   void fill(ResultRow& row, const Partition& partition, Answer& answer) const;
   void fail_rows(const std::string& why);
   void leave_unchecked(const std::string& why);

@@ -192,12 +192,14 @@ void ResultsWriter::flush() {
   last_part_ = std::chrono::steady_clock::now();
 }
 
-void ResultsWriter::finish(const std::vector<std::string>& ids) {
+DriftSummary ResultsWriter::finish(const std::vector<std::string>& ids) {
   flush();
   auto rows = collect(Arrays::load);
   order_rows(rows, ids);
+  const DriftSummary drifts(rows);
   write_results(options_.file, info_, std::move(rows), options_.saved);
   remove_parts();
+  return drifts;
 }
 
 }  // namespace apb

@@ -11,6 +11,7 @@
 
 #include "output/folder_lock.hpp"
 #include "output/results.hpp"
+#include "output/summary.hpp"
 
 namespace apb {
 
@@ -62,7 +63,8 @@ class ResultsWriter {
 
   /// Merges the file so far (resume) and all parts into FILE.h5, rows in the order of `ids` and others after them,
   /// and removes the parts. Of rows with one id the newest counts, but a failure does not replace its key's success.
-  void finish(const std::vector<std::string>& ids);
+  /// Gives the drift of all rows.
+  DriftSummary finish(const std::vector<std::string>& ids);
 
  private:
   void refuse_existing() const;

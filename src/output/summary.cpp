@@ -86,11 +86,7 @@ void print_summary(std::ostream& out, const Results& results) {
   fmt::print(out, "ranks    {} on {} ({})\n", info.ranks, distinct(info.hosts), distinct(info.devices));
   const auto ok = std::ranges::count_if(rows, &ResultRow::ok);
   fmt::print(out, "rows     {} ok, {} failed\n", ok, std::ssize(rows) - ok);
-  DriftSummary drifts;
-  for (const auto& row : rows) {
-    if (row.drift) drifts.add(*row.drift);
-  }
-  drifts.print(out);
+  DriftSummary(rows).print(out);
   out << '\n';
   for (const auto& row : rows) {
     if (row.ok) {
@@ -103,6 +99,12 @@ void print_summary(std::ostream& out, const Results& results) {
   if (const auto phases = mean_phases(rows); !phases.empty()) {
     fmt::print(out, "\nPrefill, mean over documents; min, mean and max over ranks\n");
     print_breakdown(out, phases);
+  }
+}
+
+DriftSummary::DriftSummary(const std::vector<ResultRow>& rows) {
+  for (const auto& row : rows) {
+    if (row.drift) add(*row.drift);
   }
 }
 

@@ -1,8 +1,8 @@
 // Results as text, for people and for other programs.
 #pragma once
 
-#include <optional>
 #include <ostream>
+#include <vector>
 
 #include "output/results.hpp"
 
@@ -13,6 +13,10 @@ struct DriftSummary {
   int answers = 0;
   int equal = 0;
   float largest = 0;
+
+  DriftSummary() = default;
+  /// Of the rows that were checked.
+  explicit DriftSummary(const std::vector<ResultRow>& rows);
 
   void add(const Drift& drift);
 

@@ -122,8 +122,24 @@ TEST_F(Parts, ARowThatIsCheckedLaterReplacesTheOneThatWaits) {
   EXPECT_EQ(ids_of(read_results(parts_ / "part-000001.h5")), (std::vector<std::string>{"b", "a"}));
   auto writer = open(OpenMode::resume);
   EXPECT_EQ(writer.earlier_drifts().at("key-of-a"), *checked.drift);
-  writer.finish({"a", "b"});
+  EXPECT_EQ(writer.finish({"a", "b"}).answers, 1);
   expect_same(read_results(file_).rows.at(0), checked);
+}
+
+TEST_F(Parts, DriftOfARowThatWasAnsweredAnewDoesNotCount) {
+  ResultRow a = ok_row("a", 1);
+  ResultRow b = ok_row("b", 2);
+  a.drift = {.largest_logit_difference = 0.5F, .first_differing_token = 3};
+  b.drift = {.largest_logit_difference = 0.25F};
+  interrupted_run(OpenMode::refuse_existing, {a, b});
+  a.key = "another";
+  a.drift.reset();
+  auto writer = open(OpenMode::resume);
+  writer.commit(a);
+  const DriftSummary drifts = writer.finish({"a", "b"});
+  EXPECT_EQ(drifts.answers, 1);
+  EXPECT_EQ(drifts.equal, 1);
+  EXPECT_EQ(drifts.largest, 0.25F);
 }
 
 TEST_F(Parts, AnInterruptedRunIsResumed) {
