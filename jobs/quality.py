@@ -179,8 +179,9 @@ class Study:
         """A few documents of each configuration alone on all cores, for the time that an answer takes."""
         for model, documents, folder, name, options in cells:
             few = documents.with_name(f"timing-{folder.name}.jsonl")
-            few.write_text("".join(documents.read_text().splitlines(keepends=True)[:TIMED]))
-            self.run(model, few, folder / "timing" / f"{name}.h5", [*options, "--max-new-tokens", 1], self.jobs)
+            samples = [json.loads(line) for line in documents.read_text().splitlines()[:TIMED]]
+            few.write_text("".join(json.dumps({**sample, "max_new_tokens": 1}) + "\n" for sample in samples))
+            self.run(model, few, folder / "timing" / f"{name}.h5", options, self.jobs)
 
 
 def apb_options(model, compressor, blocks):

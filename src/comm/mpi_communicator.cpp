@@ -196,7 +196,10 @@ std::unique_ptr<MpiCommunicator> MpiCommunicator::split(int part) {
 }
 
 std::shared_ptr<NodeMemory> MpiCommunicator::node_memory() {
-  auto memory = std::make_shared<MpiNodeMemory>(comm_, [this] { max(0); });
+  max(0);  // all are there: MPI would wait for ever for one that is not
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  auto memory = std::make_shared<MpiNodeMemory>(node, [this](MPI_Request* request) { wait(request); });
   return memory->size() > 1 ? memory : nullptr;
 }
 

@@ -1,4 +1,4 @@
-// Memory shared by the ranks of one node through an MPI window.
+// Memory shared by the ranks of one node.
 #pragma once
 
 #include <mpi.h>
@@ -11,9 +11,9 @@ namespace apb {
 
 class MpiNodeMemory : public NodeMemory {
  public:
-  /// Collective over `parent`. `meet` returns when all its ranks have called it, and is called before the ranks wait
-  /// for one another in MPI, which would wait for ever for one that is not there.
-  MpiNodeMemory(MPI_Comm parent, std::function<void()> meet);
+  /// Takes over `node`, the ranks of this node. `wait` returns when an MPI request is done; nothing else waits here, so
+  /// a time limit of it holds.
+  MpiNodeMemory(MPI_Comm node, std::function<void(MPI_Request*)> wait);
   ~MpiNodeMemory() override;
 
   int rank() const override { return rank_; }
@@ -21,7 +21,11 @@ class MpiNodeMemory : public NodeMemory {
   Buffer allocate(std::size_t bytes, std::size_t available) override;
 
  private:
-  std::function<void()> meet_;
+  void check_available(std::size_t bytes, std::size_t available);
+  /// The first error number of any rank; 0: none.
+  int any_error(int error);
+
+  std::function<void(MPI_Request*)> wait_;
   MPI_Comm node_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;

@@ -20,8 +20,7 @@ class NodeMemory {
 
   /// Collective over the node's ranks, the same bytes on each: the same memory for all of them, at an address of each
   /// rank's own, aligned to 64 bytes. What one writes the others may read after the next collective operation among
-  /// them. Throws Error on all of them where `bytes` are more than the `available` of any. Released when no rank
-  /// unwinds, by all of them together.
+  /// them. Throws Error on all of them where `bytes` are more than the `available` of any.
   virtual Buffer allocate(std::size_t bytes, std::size_t available) = 0;
 };
 
