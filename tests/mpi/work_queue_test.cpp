@@ -4,9 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdio>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "comm/placement.hpp"
@@ -17,18 +15,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double milliseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
 class WorkQueueTest : public testing::Test {
  protected:
-  /// Computes for so long, and lets others take numbers meanwhile or not.
-  static void compute(std::chrono::microseconds duration, WorkQueue* helped) {
+  /// Computes for so long, and lets others take numbers meanwhile.
+  static void compute(std::chrono::microseconds duration, WorkQueue& helped) {
     const auto end = Clock::now() + duration;
-    while (Clock::now() < end) {
-      if (helped != nullptr) helped->progress();
-    }
+    while (Clock::now() < end) helped.progress();
   }
 
   MpiCommunicator world_{MPI_COMM_WORLD};
@@ -48,7 +40,7 @@ TEST_F(WorkQueueTest, EveryNumberIsTakenOnceByGroupsOfAnySize) {
       ASSERT_TRUE(number);
       if (*number >= documents) break;
       ++taken[static_cast<std::size_t>(*number)];
-      compute(std::chrono::microseconds(random_() % 200), &queue);
+      compute(std::chrono::microseconds(random_() % 200), queue);
       most_done = std::max(most_done, queue.add_done(1));
     }
     const auto all = world_.gather(std::as_bytes(std::span(taken)));
@@ -67,31 +59,6 @@ TEST_F(WorkQueueTest, AllHearThatOneStops) {
   if (world_.rank() == stopping) queue.stop();
   while (!queue.stopped()) queue.progress();
   EXPECT_FALSE(queue.take());
-}
-
-/// No judgement, since it would depend on the machine: how long others wait for a number while the first rank computes.
-TEST_F(WorkQueueTest, TellsHowLongTakingWaits) {
-  if (world_.size() == 1) GTEST_SKIP() << "one rank waits for nobody";
-  for (const bool helps : {false, true}) {
-    WorkQueue queue(world_, true);
-    world_.max(0);
-    double longest = 0;
-    if (world_.rank() == 0) {
-      compute(std::chrono::milliseconds(500), helps ? &queue : nullptr);
-    } else {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      for (int i = 0; i < 10; ++i) {
-        const auto start = Clock::now();
-        ASSERT_TRUE(queue.take());
-        longest = std::max(longest, milliseconds_since(start));
-      }
-    }
-    const int microseconds = world_.max(static_cast<int>(longest * 1000));
-    if (world_.rank() == 0) {
-      std::printf("first rank computes %s progress(): taking waits %.3f ms at most\n", helps ? "with" : "without",
-                  microseconds / 1000.0);
-    }
-  }
 }
 
 TEST_F(WorkQueueTest, PlacementPutsNeighboursIntoGroups) {
