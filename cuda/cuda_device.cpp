@@ -167,7 +167,13 @@ void CudaDevice::copy_rows(ConstView source, View destination, cudaMemcpyKind ki
 
 void CudaDevice::synchronize() {
   finish_weights();
-  check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
+  // Asked, not waited for: other ranks want answers from this host while its GPU computes.
+  cudaError_t status = cudaSuccess;
+  while ((status = cudaStreamQuery(stream_.get())) == cudaErrorNotReady) {
+    static_cast<void>(cudaGetLastError());  // or the next launch might report it
+    if (progress_) progress_();
+  }
+  check(status, "cudaStreamQuery");
   timer_.collect();
 }
 

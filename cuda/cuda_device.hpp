@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -58,6 +59,7 @@ class CudaDevice : public Device {
   void synchronize() override;
   void wait_for(std::shared_ptr<Transfer> transfer) override;
   void mark(Phase phase) override { timer_.mark(phase); }
+  void set_progress(std::function<bool()> progress) override { progress_ = std::move(progress); }
   PhaseSeconds take_phase_seconds() override { return timer_.take(); }
   Peaks measure_peaks(std::size_t bytes) override;
 
@@ -103,6 +105,7 @@ class CudaDevice : public Device {
   Communicator* weight_readers_ = nullptr;  // whose first rank reads the weights; none: each rank for itself
   Broadcast broadcast_;
   std::vector<std::shared_ptr<Transfer>> weights_under_way_;
+  std::function<bool()> progress_;
   OperationChecks checks_{DataType::bf16, cuda::tile};
 };
 

@@ -167,8 +167,8 @@ class Device {
   virtual void wait_for(std::shared_ptr<Transfer> transfer) = 0;
   /// Time from here to the next mark counts to `phase`.
   virtual void mark(Phase phase) = 0;
-  /// From here on long operations that run on the host's threads call this between their tiles, in the thread that
-  /// called the operation: so messages move meanwhile. Returns whether there are any.
+  /// From here on long operations that run on the host's threads call this between their tiles, and synchronize() while
+  /// it waits, in the thread that called them: so messages move meanwhile. Returns whether there are any.
   virtual void set_progress(std::function<bool()> /*progress*/) {}
   /// Seconds per phase since the last call; after synchronize().
   virtual PhaseSeconds take_phase_seconds() = 0;

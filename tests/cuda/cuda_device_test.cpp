@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <numeric>
+#include <thread>
 
 #include "compare.hpp"
 #include "cuda/cuda_device.hpp"
@@ -279,6 +280,20 @@ TEST(CudaDevice, CountsTimeToPhases) {
   EXPECT_EQ(of(seconds, Phase::query), 0.0);
   EXPECT_LE(std::accumulate(seconds.begin(), seconds.end(), 0.0), wall * 1.01 + 1e-5);
   EXPECT_EQ(of(device.take_phase_seconds(), Phase::embed), 0.0);
+}
+
+TEST(CudaDevice, CallsProgressWhileItWaits) {
+  CudaDevice device(0);
+  int calls = 0;
+  device.set_progress([&] { return ++calls > 0; });
+  device.synchronize();
+  const int idle = calls;
+  const auto work = [](void* /*nothing*/) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); };
+  check(cudaLaunchHostFunc(device.stream(), work, nullptr), "cudaLaunchHostFunc");
+  EXPECT_EQ(calls, idle);
+  device.synchronize();
+  EXPECT_GT(calls, idle);
+  check(cudaGetLastError(), "cudaGetLastError");
 }
 
 TEST(CudaDevice, RefusesWhatItHasNoKernelsFor) {

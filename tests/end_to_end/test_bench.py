@@ -99,9 +99,10 @@ class BenchTest(ProgramTest):
 
     def test_emulated_ranks(self):
         ranks = random.choice((3, 8, 20))
-        real, run, _, _ = self.bench("--lengths", 900, "--repeats", 1, ranks=2)
+        length = 2000  # 40 blocks have room for the question in the anchor
+        real, run, _, _ = self.bench("--lengths", length, "--repeats", 1, ranks=2)
         self.assertEqual(run["emulated_ranks"], 0)
-        data, run, _, process = self.bench("--lengths", 900, "--repeats", 2, "--emulate-ranks", ranks)
+        data, run, _, process = self.bench("--lengths", length, "--repeats", 2, "--emulate-ranks", ranks)
         self.assertEqual((run["ranks"], run["emulated_ranks"]), (ranks, ranks))
         self.assertEqual(data["cases/blocks"][0], 2 * ranks)
         seconds = data["timings/phase_seconds"][0]
