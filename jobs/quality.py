@@ -43,6 +43,7 @@ class Model:
     heads: Path = None  # retaining heads, if there are any
     template: str = "auto"
     sweep_length: int = 0
+    answer_tokens: int = 128  # an answer ends here at the latest
 
     @property
     def compressors(self):
@@ -55,7 +56,7 @@ def models(quick):
         Model("retrieval", retrieval, {2048: 10} if quick else {2048: 100, 16384: 34, 131072: 9},
               heads=retrieval / "retaining_heads.safetensors", template="none", sweep_length=2048 if quick else 16384),
         Model("smollm2", DATA / "smollm2-135m-instruct", {2048: 5} if quick else {2048: 25, 4096: 25, 7936: 25},
-              sweep_length=0 if quick else 4096),
+              sweep_length=0 if quick else 4096, answer_tokens=64),
     ]
 
 
@@ -68,6 +69,13 @@ def call(command):
     if done.returncode not in (0, 1):  # 1: some documents failed; they are in the file and count as wrong
         raise Stop((done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"])[-1])
     return done
+
+
+def write_limited(path, lines, answer_tokens):
+    """Samples that are answered with at most so many tokens."""
+    samples = [json.loads(line) for line in lines]
+    path.write_text("".join(
+        json.dumps({**sample, "max_new_tokens": min(sample["max_new_tokens"], answer_tokens)}) + "\n" for sample in samples))
 
 
 class Study:
@@ -96,9 +104,9 @@ class Study:
 
     def input_of(self, model, length, tasks, count):
         """All samples of the tasks in one file."""
-        texts = [self.generate(model, length, task, count).read_text() for task in tasks]
+        lines = [line for task in tasks for line in self.generate(model, length, task, count).read_text().splitlines()]
         path = self.work / model.name / f"input-{length}-{count}.jsonl"
-        path.write_text("".join(texts))
+        write_limited(path, lines, model.answer_tokens)
         return path
 
     # --- runs
@@ -179,8 +187,7 @@ class Study:
         """A few documents of each configuration alone on all cores, for the time that an answer takes."""
         for model, documents, folder, name, options in cells:
             few = documents.with_name(f"timing-{folder.name}.jsonl")
-            samples = [json.loads(line) for line in documents.read_text().splitlines()[:TIMED]]
-            few.write_text("".join(json.dumps({**sample, "max_new_tokens": 1}) + "\n" for sample in samples))
+            write_limited(few, documents.read_text().splitlines()[:TIMED], 1)
             self.run(model, few, folder / "timing" / f"{name}.h5", options, self.jobs)
 
 

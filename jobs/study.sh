@@ -6,6 +6,7 @@
 #   jobs/study.sh                                   # minutes on two cores
 #   jobs/study.sh --lengths 8192,32768 --ranks 1,2,8 --methods apb,apb-published,ring --output studies/small
 #   jobs/study.sh --predict --lengths 131072 --ranks 64   # measures one case of full on one rank, predicts all
+#   jobs/study.sh --rounds 5    # all cases five times, in turns: for machines whose speed changes; medians are shown
 #
 # --methods: apb, full, ring, ulysses, star; with -N behind it N blocks (apb-8), with -published what was published
 # (B = R, anchor on every rank). What stands behind -- goes to every `apb bench`.
@@ -21,13 +22,13 @@ fail() {
 }
 
 lengths=2048,8192 ranks=1,2,8 methods=apb,apb-published,full,ring,ulysses,star
-shape='' model='' layers=4 threads=1 repeats=3 warmup=1 calibrate=8192 output=study
+shape='' model='' layers=4 threads=1 repeats=3 warmup=1 rounds=1 calibrate=8192 output=study
 predict=false emulate=false more=()
 while (($#)); do
   case $1 in
     --predict | --emulate) declare "${1#--}=true" && shift ;;
-    --lengths | --ranks | --methods | --shape | --model | --layers | --threads | --repeats | --warmup | --calibrate | \
-      --output)
+    --lengths | --ranks | --methods | --shape | --model | --layers | --threads | --repeats | --warmup | --rounds | \
+      --calibrate | --output)
       (($# > 1)) || fail "$1 wants a value"
       declare "${1#--}=$2" && shift 2
       ;;
@@ -50,10 +51,10 @@ source=(--shape "${shape:-smollm2-135m}")
 mkdir -p "$output/plans"
 failed=0
 
-# Runs one case, unless its file is there.
+# Runs one case, unless its file of this round is there.
 measure() {
   local name=$1 length=$2 count=$3 start=()
-  local file=$output/$name-$length-r$count.h5 options=()
+  local file=$output/$name-$length-r$count$turn.h5 options=()
   [[ ! -e $file ]] || return 0
   if ((count > 1)) && { $emulate || ((count > places)); }; then
     options=(--emulate-ranks "$count")
@@ -88,11 +89,14 @@ plan() {
   return 1
 }
 
-if plan full "$calibrate" 1; then measure full "$calibrate" 1; fi
-for length in ${lengths//,/ }; do
-  for count in ${ranks//,/ }; do
-    for name in ${methods//,/ }; do
-      if plan "$name" "$length" "$count" && ! $predict; then measure "$name" "$length" "$count"; fi
+for ((round = 1; round <= rounds; ++round)); do
+  turn=$( ((round == 1)) || echo "-$round")
+  if plan full "$calibrate" 1; then measure full "$calibrate" 1; fi
+  for length in ${lengths//,/ }; do
+    for count in ${ranks//,/ }; do
+      for name in ${methods//,/ }; do
+        if plan "$name" "$length" "$count" && ! $predict; then measure "$name" "$length" "$count"; fi
+      done
     done
   done
 done

@@ -18,14 +18,19 @@ class Case:
     pairs: np.ndarray  # [ranks], counted
     bytes_sent: np.ndarray  # [ranks], counted
     emulated: bool = False
-    prefill: np.ndarray = None  # [repeats] seconds; None: not measured
-    phase_seconds: np.ndarray = None  # [ranks, phases], of the repetition with the median prefill
+    prefill: np.ndarray = None  # [repeats] seconds, of all rounds; None: not measured
+    phases: np.ndarray = None  # [repeats, ranks, phases] seconds
     setting: str = ""  # model, layers and device: equal within a study
 
     @property
     def seconds(self):
         """The median prefill, or nothing."""
         return None if self.prefill is None else float(np.median(self.prefill))
+
+    @property
+    def phase_seconds(self):
+        """[ranks, phases], of the repetition with the median prefill."""
+        return self.phases[np.argsort(self.prefill)[(len(self.prefill) - 1) // 2]]
 
     @property
     def key(self):
@@ -50,12 +55,11 @@ def read_bench(path):
         layers = options.get("layers", "all")
         setting = f"{options['shape'] or options['model']}, {layers} layers, {run['devices'][0]}"
         for case, prefill in enumerate(file["timings/prefill_seconds"][:]):
-            middle = np.argsort(prefill)[(len(prefill) - 1) // 2]
             yield Case(method=method_name(options, int(run["ranks"])), length=int(file["cases/context_length"][case]),
                        ranks=int(run["ranks"]), emulated=bool(run.get("emulated_ranks", 0)), prefill=prefill,
                        flops=file["work/flops"][case][:, order], pairs=file["work/pairs"][case],
                        bytes_sent=file["work/bytes_sent"][case],
-                       phase_seconds=file["timings/phase_seconds"][case, middle][:, order], setting=setting)
+                       phases=file["timings/phase_seconds"][case][:, :, order], setting=setting)
 
 
 def read_plan(path):
@@ -68,8 +72,16 @@ def read_plan(path):
                 bytes_sent=np.array([rank["bytes_sent"] for rank in ranks]))
 
 
+def joined(case, more):
+    """One case with the repetitions of both, where the first was measured at all."""
+    if case is None or case.prefill is None:
+        return more
+    return dataclasses.replace(case, prefill=np.concatenate([case.prefill, more.prefill]),
+                               phases=np.concatenate([case.phases, more.phases]))
+
+
 def read_study(folder, planned=False):
-    """Cases by length, ranks and method; with `planned` also those that were only counted."""
+    """Cases by length, ranks and method, all rounds of a case in one; with `planned` also those only counted."""
     cases = {}
     if planned:
         for path in pathlib.Path(folder, "plans").glob("*.json"):
@@ -78,7 +90,7 @@ def read_study(folder, planned=False):
     settings = {}
     for path in sorted(pathlib.Path(folder).glob("*.h5")):
         for case in read_bench(path):
-            cases[case.key] = case
+            cases[case.key] = joined(cases.get(case.key), case)
             settings.setdefault(case.setting, path)
     if len(settings) > 1:
         (one, path), (other, other_path) = list(settings.items())[:2]

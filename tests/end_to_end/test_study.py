@@ -22,7 +22,7 @@ def measured(seconds, flops, **fields):
     phase_seconds[:, [1, 4]] = seconds
     phase_seconds[:, 3] = 7  # communication, of which nothing is counted
     return study_cases.Case(**{"method": "full", "length": 100, "ranks": len(flops), **fields}, flops=phase_flops,
-                            phase_seconds=phase_seconds, prefill=np.array([phase_seconds[0].sum()]), pairs=None,
+                            phases=phase_seconds[None], prefill=np.array([phase_seconds[0].sum()]), pairs=None,
                             bytes_sent=None)
 
 
@@ -91,6 +91,22 @@ class StudyTest(ProgramTest):
         # Another setting does not get mixed with these.
         process = self.study(folder, "--layers", "3", "--lengths", "500", "--ranks", "1", "--methods", "apb", code=1)
         self.assertIn("give each its own folder", process.stderr)
+
+    def test_rounds(self):
+        folder = self.folder / "rounds"
+        options = ["--lengths", "300", "--ranks", "3", "--methods", "apb,ring"]
+        self.study(folder, *options, "--repeats", "2")
+        one = study_cases.read_study(folder)[300, 3, "apb"]
+        self.study(folder, *options, "--rounds", "3")
+        names = {f"{name}-300-r{ranks}{turn}.h5" for name, ranks in (("apb", 3), ("ring", 3), ("full", 1))
+                 for turn in ("", "-2", "-3")}
+        self.assertEqual({path.name for path in folder.glob("*.h5")}, names)
+        all_ = study_cases.read_study(folder, planned=True)[300, 3, "apb"]
+        self.assertEqual((len(one.prefill), len(all_.prefill)), (2, 2 + 2 * 1))
+        self.assertTrue(set(one.prefill) < set(all_.prefill))
+        # The phases are those of one of the repetitions in the middle.
+        middle = sorted(all_.prefill)[1]
+        np.testing.assert_allclose(all_.phase_seconds.sum(1), middle, rtol=0.05)
 
     def test_more_ranks_than_there_are_places_are_emulated(self):
         folder = self.folder / "emulated"
