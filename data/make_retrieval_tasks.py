@@ -118,6 +118,9 @@ def main():
     arguments = parser.parse_args()
     if arguments.length < 4 * STRETCH:
         parser.error(f"--length must be at least {4 * STRETCH}")
+    if arguments.length > MOST_STATEMENTS * STRETCH + START + QUESTION:
+        parser.error(f"--length must be at most {MOST_STATEMENTS * STRETCH + START + QUESTION}: there are names for no more "
+                     "statements")
     if arguments.count < 1:
         parser.error("--count must be at least 1")
     lines = [json.dumps(sample(arguments.task, arguments.length, arguments.seed, number)) + "\n"

@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -69,6 +70,10 @@ def score(apb, work):
             subprocess.run([apb, "tasks", "score", *results, "--json", output], check=True, stdout=subprocess.DEVNULL)
             scored = json.loads(output.read_text())["files"]
             files += scored
+            for path, one in zip(results, scored):
+                if one["failed"]:
+                    print(f"{path}: {len(one['failed'])} documents failed and count as wrong answers, the first: "
+                          f"{one['failed'][0]['message']}", file=sys.stderr)
             found.setdefault(model.name, {})[int(folder.name)] = {
                 path.stem: {"score": one["averages"][0]["score"],
                             "tasks": {task["task"]: task["score"] for task in one["tasks"]},
@@ -116,9 +121,11 @@ def method_table(model, by_length):
 
 
 def task_table(model, length, cells):
-    tasks = list(cells["full"]["tasks"])
-    rows = [[label_of(split(name)[0]), *(percent(cells[name]["tasks"].get(task)) for task in tasks)]
-            for name in main_names(cells)]
+    names = main_names(cells)
+    tasks = list(dict.fromkeys(task for name in names for task in cells[name]["tasks"]))
+    rows = [[label_of(split(name)[0]), *(percent(cells[name]["tasks"].get(task)) for task in tasks)] for name in names]
+    if not rows:
+        return ""
     return table(f"{model}, {length:,} tokens, B = {SWEEP_BLOCKS}: each task", ["", *tasks], rows)
 
 
@@ -207,7 +214,8 @@ def draw_sweeps(model, length, cells, path):
         places |= {tokens for tokens, _ in found}
         if found:
             bars(axes, [tokens for tokens, _ in found], [cells[name]["score"] for _, name in found], label=label, color=colour)
-    axes.axhline(100 * cells["full"]["score"]["mean"], color=COLOURS["full"], linestyle="--", linewidth=1, label="full")
+    if "full" in cells:
+        axes.axhline(100 * cells["full"]["score"]["mean"], color=COLOURS["full"], linestyle="--", linewidth=1, label="full")
     token_axis(axes, sorted(places))
     axes.set_title(f"{model}, {length:,} tokens, B = {SWEEP_BLOCKS}")
     finish(figure, axes, path, "tokens (the other length as by default)")

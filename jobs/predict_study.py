@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints a table of a study: for each case the prefill time of the slowest rank as predicted and as measured.
 
-    jobs/predict_study.py FOLDER [--base ring]
+    jobs/predict_study.py FOLDER [--base ring] [--fastest]
 
 The prediction is counted operations of each phase (files of apb bench; plans/ for cases that were not measured) at the
 rates of one measured case, full on one rank. What is not counted takes no time: communication, compression, and the
@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 
-from study_cases import PHASES, calibration, predict, rates_of, read_study
+from study_cases import PHASES, calibration, fastest, predict, rates_of, read_study
 
 
 def cells(case, base, rates):
@@ -34,8 +34,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="the study's --output")
     parser.add_argument("--base", default="ring", help="method that the others are compared with [ring]")
+    parser.add_argument("--fastest", action="store_true", help="take the fastest repetition of each case, not the median")
     options = parser.parse_args()
     cases = read_study(options.folder, planned=True)
+    if options.fastest:
+        cases = {key: fastest(case) for key, case in cases.items()}
     calibrating = calibration(cases)
     if calibrating is None:
         raise SystemExit(f"{options.folder}: no measurement of full on one rank, whose rates the predictions need")

@@ -30,7 +30,7 @@ LONGEST_FOR_ALL_BLOCKS = 65536  # tokens; longer prompts are cut into SWEEP_BLOC
 SHARES = [32, 16, 8, 4, 2]  # of a block that anchor and passing lengths take in the sweeps: 1/32 .. 1/2
 SHORTEST_ANCHOR = 128  # tokens: one that holds the longest question of the tasks
 TIMED = 3  # documents of each configuration for its time
-SCREENED = 20  # samples with which a task is tried at all
+SCREENED = 10  # samples with which a task is tried at all
 ABLE = 0.4  # share that full has to answer for a task to count
 SEED = 2025
 
@@ -94,12 +94,14 @@ class Study:
         if path.exists():
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
         if model.name == "retrieval":
             call([sys.executable, ROOT / "data" / "make_retrieval_tasks.py", "--task", task, "--length", length, "--count",
-                  count, "--seed", SEED, "--output", path])
+                  count, "--seed", SEED, "--output", unfinished])
         else:
             call([self.apb, "tasks", "generate", "ruler", "--task", task, "--model", model.folder, "--template",
-                  model.template, "--length", length, "--count", count, "--seed", SEED, "--output", path])
+                  model.template, "--length", length, "--count", count, "--seed", SEED, "--output", unfinished])
+        unfinished.replace(path)
         return path
 
     def input_of(self, model, length, tasks, count):
@@ -129,8 +131,10 @@ class Study:
         """Only tasks that the model can do at all, with full attention and in this length, say something."""
         if model.name == "retrieval":
             return RETRIEVAL
-        documents = self.input_of(model, length, RULER, min(model.samples[length], SCREENED))
-        output = self.run(model, documents, documents.with_name(f"screen-{length}.h5"), ["--method", "full"], self.jobs)
+        count = min(model.samples[length], SCREENED)
+        documents = self.input_of(model, length, RULER, count)
+        output = self.run(model, documents, documents.with_name(f"screen-{length}-{count}.h5"), ["--method", "full"],
+                          self.jobs)
         scores = self.score([output], output.with_suffix(".json"))
         return [task["task"] for task in scores["files"][0]["tasks"] if task["score"]["mean"] >= ABLE]
 

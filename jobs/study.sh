@@ -44,11 +44,28 @@ command -v "$apb" >/dev/null || fail "$apb: no program; build it, or name it wit
 read -r -a launcher <<<"${APB_LAUNCHER:-mpirun --bind-to none}"
 venv=${APB_DATA:-$HOME/.cache/apb}/venv/bin/python
 python=${APB_PYTHON:-$([[ -x $venv ]] && echo "$venv" || echo python3)}
-places=${SLURM_NTASKS:-$(($(nproc) / threads))}
+cores=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) # mpirun starts no more ranks than these
+available=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+places=${SLURM_NTASKS:-$(((cores && cores < available ? cores : available) / threads))}
 source=(--shape "${shape:-smollm2-135m}")
 [[ -z $model ]] || source=(--model "$model")
 [[ $layers == all ]] || source+=(--layers "$layers")
 mkdir -p "$output/plans"
+setting="${source[*]} --threads $threads"
+[[ ! -e $output/setting ]] || [[ $(<"$output/setting") == "$setting" ]] ||
+  fail "$output is a study of $(<"$output/setting"), not of $setting: give each its own folder"
+echo "$setting" >"$output/setting"
+
+# Of what every bench gets, the options that decide what there is to do.
+counted=()
+for ((i = 0; i < ${#more[@]}; ++i)); do
+  case ${more[i]} in
+    --anchor-length=* | --passing-length=* | --query-length=* | --query-insert=* | --anchor-query=* | --compressor=*)
+      counted+=("${more[i]}") ;;
+    --anchor-length | --passing-length | --query-length | --query-insert | --anchor-query | --compressor)
+      counted+=("${more[@]:i:2}") ;;
+  esac
+done
 failed=0
 
 # Runs one case, unless its file of this round is there.
@@ -77,7 +94,7 @@ plan() {
     *-*) method_options+=(--blocks "${name#*-}") ;;
   esac
   if ! why=$("$apb" plan "${source[@]}" --context-length "$length" --ranks "$count" \
-    "${method_options[@]}" 2>&1 >"$file"); then
+    "${method_options[@]}" "${counted[@]}" 2>&1 >"$file"); then
     why=${why#apb: }
   elif ! grep -q "\"method\": \"$method\"" "$file"; then
     why="too short, or one block: it would be full"
@@ -85,7 +102,7 @@ plan() {
     return 0
   fi
   rm -f "$file"
-  echo "$name, $length tokens, $count ranks: n/a: $why"
+  ((round > 1)) || echo "$name, $length tokens, $count ranks: n/a: $why"
   return 1
 }
 

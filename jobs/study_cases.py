@@ -76,8 +76,19 @@ def joined(case, more):
     """One case with the repetitions of both, where the first was measured at all."""
     if case is None or case.prefill is None:
         return more
+    if case.emulated != more.emulated:
+        raise SystemExit(f"{case.method}, {case.length} tokens, {case.ranks} ranks: measured on real and on emulated ranks, "
+                         "which do not compare: delete the files of one kind")
     return dataclasses.replace(case, prefill=np.concatenate([case.prefill, more.prefill]),
                                phases=np.concatenate([case.phases, more.phases]))
+
+
+def fastest(case):
+    """The case with the fastest of its repetitions alone, where it was measured."""
+    if case.prefill is None:
+        return case
+    first = np.argmin(case.prefill)
+    return dataclasses.replace(case, prefill=case.prefill[first:first + 1], phases=case.phases[first:first + 1])
 
 
 def read_study(folder, planned=False):

@@ -35,6 +35,9 @@ bool is_further_rank() {
   return is_set("OMPI_COMM_WORLD_RANK") || is_set("PMI_RANK") || is_set("PMIX_RANK") || is_set("SLURM_PROCID");
 }
 
+/// Written at once, so that what other ranks print does not get in between.
+void print_error(const std::string& line) { std::cerr << line + '\n' << std::flush; }
+
 int run_alone(const apb::CommandLine& line) {
   if (is_further_rank()) return static_cast<int>(apb::ExitCode::success);
   try {
@@ -42,7 +45,7 @@ int run_alone(const apb::CommandLine& line) {
     if (line.command == apb::Command::plan) return static_cast<int>(apb::plan(line.plan));
     return static_cast<int>(apb::tasks_score(line.score));
   } catch (const apb::Error& error) {
-    std::cerr << "apb: " << error.what() << "\n";
+    print_error(fmt::format("apb: {}", error.what()));
     return static_cast<int>(error.exit_code());
   }
 }
@@ -62,10 +65,10 @@ int run_on_all_ranks(const apb::CommandLine& line, const std::string& command_li
     return static_cast<int>(bench ? apb::bench(line.bench, command_line, world)
                                   : apb::run(line.run, command_line, world));
   } catch (const apb::CommonError& error) {
-    if (world.rank() == 0) std::cerr << "apb: " << error.what() << "\n";
+    if (world.rank() == 0) print_error(fmt::format("apb: {}", error.what()));
     return static_cast<int>(error.exit_code());
   } catch (const std::exception& error) {
-    std::cerr << "apb: [rank " << world.rank() << "] " << error.what() << std::endl;
+    print_error(fmt::format("apb: [rank {}] {}", world.rank(), error.what()));
     apb::abort_all_ranks(static_cast<int>(apb::ExitCode::unusable_input));
   }
 }

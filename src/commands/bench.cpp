@@ -35,12 +35,13 @@ constexpr std::uint64_t weights_seed = 1;
 
 /// What a case is measured with.
 struct Bench {
-  const BenchOptions& options;
+  const BenchOptions& options;  // nothing left to choose
   Device& device;
   const Model& model;
   Communicator& world;
   const RunInfo& info;
-  bool overlap;
+
+  bool overlap() const { return options.run.overlap == Overlap::on; }
 };
 
 ModelConfig choose_config(const BenchOptions& options) {
@@ -151,7 +152,7 @@ void repeat(const Bench& bench, const Partition& partition, bool counts, BenchCa
                                                        .model = bench.model,
                                                        .partition = partition,
                                                        .options = bench.options.run.method,
-                                                       .overlap = bench.overlap});
+                                                       .overlap = bench.overlap()});
   });
   const Answer answer = generate(bench.device, bench.world, bench.model, *forward, context, query,
                                  partition.lengths.max_new_tokens, false);
@@ -202,7 +203,7 @@ BenchCase measure(const Bench& bench, const Partition& partition) {
     repeat(bench, partition, repetition >= 0, result);
   }
   const auto needed = static_cast<std::int64_t>(memory_needed(
-      bench.device, bench.model, partition, bench.options.run.method, bench.world.rank(), false, bench.overlap));
+      bench.device, bench.model, partition, bench.options.run.method, bench.world.rank(), false, bench.overlap()));
   result.needed_bytes = gather_value(bench.world, needed);
   result.peak_bytes = gather_value(bench.world, own_part(bench.options, peak_resident_memory()));
   return result;
@@ -247,8 +248,9 @@ void bench_on(const BenchOptions& options, const std::string& command_line, Comm
   const Model model = load_on_all_ranks(*device, world, world, config, [&] { return open_sources(options, threads); });
   results.loaded_bytes = gather_value(world, own_part(options, resident_memory()));
 
-  const bool overlap = choose_overlap(options.run.overlap, world) == Overlap::on;
-  const Bench setup{options, *device, model, world, results.info, overlap};
+  BenchOptions complete = options;
+  complete.run.overlap = choose_overlap(options.run.overlap, world);
+  const Bench setup{complete, *device, model, world, results.info};
   std::vector<Partition> partitions;  // all before any work, so that what cannot be done is known at once
   for (const int length : options.lengths) partitions.push_back(partition_for(setup, length));
   const auto longest = std::max_element(partitions.begin(), partitions.end(), [](const auto& a, const auto& b) {

@@ -341,9 +341,9 @@ void Coordinator::leave_unchecked(const std::string& why) {
 /// Progress counts documents; rows that were finished before stay as they are, unless they have been checked.
 void Coordinator::commit_rows(double check_seconds) {
   report_progress(check_seconds);
-  for (ResultRow& row : rows_) {
-    if (writer_ && (!is_finished(row) || row.drift)) writer_->commit(std::move(row));
-  }
+  if (!writer_) return;
+  std::erase_if(rows_, [&](const ResultRow& row) { return is_finished(row) && !row.drift; });
+  writer_->commit(std::move(rows_));
 }
 
 void Coordinator::report_progress(double check_seconds) {

@@ -137,8 +137,8 @@ Backend make_cpu_backend(const RunOptions& options, Communicator& world, Communi
 }  // namespace
 
 Backend make_backend(const RunOptions& options, Communicator& world, Communicator& group) {
-  if (const auto gpu = choose_gpu(options, world)) return make_cuda_backend(*gpu, world, group);
-  Backend backend = make_cpu_backend(options, world, group);
+  const auto gpu = choose_gpu(options, world);
+  Backend backend = gpu ? make_cuda_backend(*gpu, world, group) : make_cpu_backend(options, world, group);
   backend.device->set_progress([&group] { return group.progress(); });
   return backend;
 }

@@ -110,13 +110,11 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, MpiCommun
   const bool coordinates = ranks.rank() == 0;  // its group
   ModelConfig config;
   WorkQueue queue(world, coordinates);
-  if (placement.groups() > 1) {
-    device->set_progress([&] {
-      queue.progress();
-      ranks.progress();
-      return true;
-    });
-  }
+  device->set_progress([&] {
+    queue.progress();
+    ranks.progress();
+    return true;
+  });
   std::unique_ptr<Coordinator> coordinator;
   const auto coordinate = [&] { coordinator = std::make_unique<Coordinator>(options, config, info, placement, queue); };
   agree(world, [&] {

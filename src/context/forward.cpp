@@ -36,8 +36,7 @@ Forward::Forward(const Setup& setup)
                                  .runner = *runner_,
                                  .document = setup.document,
                                  .keep_selection = setup.keep_selection,
-                                 .overlap = setup.overlap,
-                                 .stop_requested = setup.stop_requested});
+                                 .overlap = setup.overlap});
   reserve_query_rows();
   normed_last_ = device_.allocate(view_bytes(device_.compute_type(), 1, model_.config.hidden));
   if (model_.head) logits_ = device_.allocate(view_bytes(DataType::f32, 1, model_.config.vocabulary));

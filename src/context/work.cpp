@@ -41,6 +41,7 @@ class Counter {
 
   /// Rows that see `pairs` keys in all, `keys` different ones, with the heads of `shape`.
   void attend(Phase phase, const HeadShape& shape, std::int64_t rows, int layers, double pairs, double keys) {
+    if (rows == 0) return;
     const double columns = shape.query_columns();
     of(phase).flops += layers * 4.0 * pairs * columns;
     of(phase).bytes +=

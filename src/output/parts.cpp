@@ -172,13 +172,11 @@ std::vector<ResultRow> ResultsWriter::collect(Arrays arrays) const {
   return rows;
 }
 
-void ResultsWriter::commit(ResultRow row) {
-  std::erase_if(waiting_, [&](const ResultRow& older) { return older.id == row.id; });
-  waiting_.push_back(std::move(row));
-  flush_if_due();
-}
-
-void ResultsWriter::flush_if_due() {
+void ResultsWriter::commit(std::vector<ResultRow> rows) {
+  for (ResultRow& row : rows) {
+    std::erase_if(waiting_, [&](const ResultRow& older) { return older.id == row.id; });
+    waiting_.push_back(std::move(row));
+  }
   if (std::chrono::steady_clock::now() - last_part_ >= options_.part_interval) flush();
 }
 

@@ -48,12 +48,9 @@ class ResultsWriter {
   /// Drift by key, of the finished rows that were checked.
   const std::unordered_map<std::string, Drift>& earlier_drifts() const { return earlier_drifts_; }
 
-  /// Takes a finished row, in the place of one with its id that has no part yet; writes a part if the last one is
-  /// `part_interval` old.
-  void commit(ResultRow row);
-
-  /// Writes a part if there are rows and the last part is `part_interval` old. Call it now and then in long work.
-  void flush_if_due();
+  /// Takes the rows of a finished document, which stay together, in the place of those with their ids that have no part
+  /// yet; writes a part if the last one is `part_interval` old.
+  void commit(std::vector<ResultRow> rows);
 
   /// Where the parts are.
   const std::filesystem::path& folder() const { return folder_; }

@@ -21,10 +21,10 @@ void Progress::done(const DocumentDone& document, double elapsed_seconds) {
   if (!document.message.empty()) {
     fmt::print(out_, "[{}/{}] {}: failed: {}\n", document.number, documents_, document.id, document.message);
   } else if (!terminal_) {
-    fmt::print(out_, "[{}/{}] {}: {} tokens in {:.2f} s", document.number, documents_, document.id, document.tokens,
-               document.seconds);
-    if (document.check_seconds > 0) fmt::print(out_, ", checked in {:.2f} s", document.check_seconds);
-    out_ << '\n';
+    const std::string checked =
+        document.check_seconds > 0 ? fmt::format(", checked in {:.2f} s", document.check_seconds) : "";
+    fmt::print(out_, "[{}/{}] {}: {} tokens in {:.2f} s{}\n", document.number, documents_, document.id, document.tokens,
+               document.seconds, checked);
   }
   if (terminal_) {
     const double rate = elapsed_seconds > 0 ? static_cast<double>(tokens_) / elapsed_seconds : 0;
@@ -37,7 +37,7 @@ void Progress::done(const DocumentDone& document, double elapsed_seconds) {
 
 void Progress::note(const std::string& text) {
   if (terminal_) out_ << "\r\033[K";
-  out_ << text << '\n' << std::flush;
+  out_ << text + '\n' << std::flush;  // at once, or lines of several groups of ranks run into each other
 }
 
 void Progress::finish() {

@@ -86,17 +86,6 @@ bool has_stray_answer(const std::string& context, std::vector<TextRange> evidenc
                      [&](const std::string& answer) { return rest.find(lower_case(answer)) != std::string::npos; });
 }
 
-/// The draft's evidence in the context with this much filler.
-std::vector<TextRange> evidence_with_filler(const Draft& draft, std::size_t filler_bytes) {
-  std::vector<TextRange> ranges = draft.evidence;
-  for (auto& [first, second] : ranges) {
-    if (first < draft.before.size()) continue;
-    first += filler_bytes;
-    second += filler_bytes;
-  }
-  return ranges;
-}
-
 }  // namespace
 
 std::int64_t Fitter::length(const Draft& draft, std::size_t filler_bytes) const {
@@ -152,7 +141,7 @@ Sample Fitter::finished(const Draft& draft, std::size_t filler_bytes) const {
   const auto tokens_until = [&](std::size_t byte) {
     return tokenizer_.encode_ordinary(sample.context.substr(0, byte));
   };
-  for (const auto& [first, second] : evidence_with_filler(draft, filler_bytes)) {
+  for (const auto& [first, second] : draft.evidence) {
     const auto until = tokens_until(first);
     const auto differs = std::mismatch(until.begin(), until.end(), all.begin(), all.end()).first;
     sample.evidence.emplace_back(empty.prefix_length + (differs - until.begin()),
@@ -169,8 +158,7 @@ std::optional<Sample> Fitter::fit(const TaskDefinition& task, const TaskRandom& 
   }
   const auto filler_bytes = exact_filler(draft, length);
   if (!filler_bytes) return std::nullopt;
-  if (draft.answers_only_there &&
-      has_stray_answer(context_of(draft, *filler_bytes), evidence_with_filler(draft, *filler_bytes), draft.answers)) {
+  if (draft.answers_only_there && has_stray_answer(context_of(draft, *filler_bytes), draft.evidence, draft.answers)) {
     return std::nullopt;
   }
   return finished(draft, *filler_bytes);

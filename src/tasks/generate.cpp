@@ -17,14 +17,16 @@ using Json = nlohmann::ordered_json;
 constexpr std::uint64_t most_draws = 200;  // of one sample, before it is given up
 
 std::vector<std::string> chosen_tasks(const TaskSuite& suite, const std::vector<std::string>& names) {
-  if (names == std::vector<std::string>{"all"}) return suite.task_names;
+  std::vector<std::string> chosen;
   for (const std::string& name : names) {
+    if (name == "all") return suite.task_names;
     if (std::find(suite.task_names.begin(), suite.task_names.end(), name) == suite.task_names.end()) {
       fail_usage("--task '{}' is no task of {}; there are: all, {}", name, suite.name,
                  fmt::join(suite.task_names, ", "));
     }
+    if (std::find(chosen.begin(), chosen.end(), name) == chosen.end()) chosen.push_back(name);
   }
-  return names;
+  return chosen;
 }
 
 /// Draws the samples of one task.

@@ -22,7 +22,7 @@ struct Draft {
   std::string query;
   std::string answer_prefix;
   std::vector<std::string> answers;
-  std::vector<TextRange> evidence;  // of before + after: where the answers' needles stand
+  std::vector<TextRange> evidence;  // of before: where the answers' needles stand
   bool answers_only_there = false;  // the context must not hold an answer anywhere else
 };
 

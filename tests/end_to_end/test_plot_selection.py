@@ -41,7 +41,7 @@ class PlotSelectionTest(ProgramTest):
                                       self.random_document("marked", 400, evidence=evidence)])
         output = self.folder / "run.h5"
         process = apb("run", "--model", self.model, "--input", documents, "--output", output, "--blocks", 4,
-                      "--anchor-length", 20, "--passing-length", 17, "--max-new-tokens", 1, "--save-selection", ranks=2)
+                      "--anchor-length", 20, "--passing-length", 60, "--max-new-tokens", 1, "--save-selection", ranks=2)
         self.assertEqual(process.returncode, 0, process.stderr)
         printed, text = self.shares(output, "marked")
         with h5py.File(output) as file:

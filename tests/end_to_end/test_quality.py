@@ -45,6 +45,11 @@ class QualityTest(unittest.TestCase):
         for picture in ("retrieval-length.svg", "retrieval-time-2048.svg"):
             self.assertIn("<svg", (self.work / picture).read_text())
 
+    def test_one_method_alone(self):
+        process = self.quality("--models", "retrieval", "--only", "retrieval/2048/star-b8")
+        self.assertEqual(process.returncode, 0, process.stderr)
+        self.assertIn("| star |", (self.work / "tables.md").read_text())
+
     def test_what_cannot_be_run_is_an_error_in_one_line(self):
         process = self.quality("--models", "retrieval", "--only", "no-such-configuration")
         self.assertNotEqual(process.returncode, 0)

@@ -31,6 +31,12 @@ class RunTest(ProgramTest):
         self.assertFalse((self.folder / (output.name + ".parts")).exists())
         return output, process
 
+    def test_full_has_no_selection_to_save(self):
+        for ranks, options in ((1, ()), (2, ()), (1, ("--blocks", 4))):
+            output, _ = self.run_file([self.random_document("a", 300)], "--save-selection", "--method", "full", *options,
+                                      ranks=ranks)
+            self.assertEqual(read(output)["selection/positions"].shape[-1], 0)
+
     def test_every_document_is_in_the_file_once_with_what_was_used(self):
         documents = [self.random_document("first", 300, answers=["x"], depth=3),
                      {"id": 7, "context": "A text of some words. " * 20, "query": "Which words?", "max_new_tokens": 2},

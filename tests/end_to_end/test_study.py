@@ -1,4 +1,5 @@
 """jobs/study.sh: measures what is missing, says what cannot be, predicts from counts, draws."""
+import json
 import os
 import pathlib
 import subprocess
@@ -89,7 +90,7 @@ class StudyTest(ProgramTest):
         self.assertEqual({path: path.stat().st_mtime_ns for path in times}, times)
 
         # Another setting does not get mixed with these.
-        process = self.study(folder, "--layers", "3", "--lengths", "500", "--ranks", "1", "--methods", "apb", code=1)
+        process = self.study(folder, "--layers", "3", "--lengths", "500", "--ranks", "1", "--methods", "apb", code=2)
         self.assertIn("give each its own folder", process.stderr)
 
     def test_rounds(self):
@@ -104,9 +105,23 @@ class StudyTest(ProgramTest):
         all_ = study_cases.read_study(folder, planned=True)[300, 3, "apb"]
         self.assertEqual((len(one.prefill), len(all_.prefill)), (2, 2 + 2 * 1))
         self.assertTrue(set(one.prefill) < set(all_.prefill))
+        self.assertEqual(study_cases.fastest(all_).seconds, all_.prefill.min())
         # The phases are those of one of the repetitions in the middle.
         middle = sorted(all_.prefill)[1]
         np.testing.assert_allclose(all_.phase_seconds.sum(1), middle, rtol=0.05)
+
+        # Real ranks are no further round of emulated ones.
+        self.study(self.folder / "mixed", "--lengths", "300", "--ranks", "2", "--methods", "apb")
+        process = self.study(self.folder / "mixed", "--lengths", "300", "--ranks", "2", "--methods", "apb", "--rounds", "2",
+                             "--emulate", code=1)
+        self.assertIn("real and on emulated ranks", process.stderr)
+
+    def test_further_options_count_in_predictions_too(self):
+        folder = self.folder / "options"
+        self.study(folder, "--predict", "--lengths", "320", "--ranks", "4", "--methods", "apb-8", "--", "--query-length", "7",
+                   "--passing-length=3", "--anchor-length", "24", "--roofline")
+        plan = json.loads((folder / "plans" / "apb-8-320-r4.json").read_text())
+        self.assertEqual((plan["query_length"], plan["passing_length"], plan["anchor_length"]), (7, 3, 24))
 
     def test_more_ranks_than_there_are_places_are_emulated(self):
         folder = self.folder / "emulated"

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -38,7 +37,6 @@ class ContextMethod {
     std::uint64_t document = 0;   // tells documents apart for the random compressor
     bool keep_selection = false;  // of every layer, for selection()
     bool overlap = false;         // attend to own blocks while the exchange is under way
-    std::function<bool()> stop_requested;
   };
 
   ContextMethod() = default;

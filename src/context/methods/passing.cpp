@@ -148,6 +148,7 @@ QueryShare PassingMethod::query_share(int layer) const {
 std::vector<std::int32_t> PassingMethod::selection() {
   const std::int64_t slots = static_cast<std::int64_t>(layers_) * own_blocks() * shape_.kv_heads;
   const auto length = static_cast<std::size_t>(partition_.passing_length);
+  if (length == 0) return {};  // also where everything is passed on, which nobody chose
   std::vector<std::int32_t> chosen(static_cast<std::size_t>(slots) * length, -1);
   for (int layer = 0; layer + 1 < layers_; ++layer) {
     for (int own = 0; own < own_blocks(); ++own) {

@@ -1,5 +1,7 @@
 #include "context/methods/ring.hpp"
 
+#include <utility>
+
 namespace apb {
 namespace {
 
@@ -41,7 +43,7 @@ void RingMethod::list_seen() {
         const Slot slot = store_.slot_in(travelling(step).data, block.index);
         if (number < own.number) visible.push_back({slot, block.length()});
       }
-      seen_.push_back({visible});
+      seen_.push_back(std::move(visible));
     }
   }
 }
@@ -83,7 +85,7 @@ void RingMethod::attend(int layer, int own, int step) {
   if (step == 0) {
     running_.begin(own, cached(layer).first(index), cached(layer)[index]);  // own blocks are in document order
   } else {
-    running_.add(own, seen_[static_cast<std::size_t>((step - 1) * own_blocks()) + index].visible);
+    running_.add(own, seen_[static_cast<std::size_t>((step - 1) * own_blocks()) + index]);
   }
 }
 

@@ -26,10 +26,6 @@ class RingMethod : public ContextMethod {
   QueryShare query_share(int layer) const override;
 
  private:
-  struct Seen {  // by an own block in a step behind the first
-    std::vector<SlotRange> visible;
-  };
-
   void list_seen();
   std::shared_ptr<Transfer> start_step(int layer, int step);
   void attend(int layer, int own, int step);
@@ -49,7 +45,8 @@ class RingMethod : public ContextMethod {
   QueryCache query_cache_;
   std::vector<SlotRange> cached_;     // [layers, own blocks]
   std::array<Buffer, 2> travelling_;  // a layer's K/V of another rank; received in turns
-  std::vector<Seen> seen_;            // [steps behind the first, own blocks]
+  // What an own block sees in a step behind the first: [these steps, own blocks]
+  std::vector<std::vector<SlotRange>> seen_;
   RunningAttention running_;
 };
 

@@ -137,6 +137,10 @@ TEST(Work, ShardedRanksDoTheWorkOfOne) {
   EXPECT_DOUBLE_EQ(flops(alone, Phase::projection), 2 * 48.0 * (3 * all_rows * (80 + 48) + context_rows * 32));
   EXPECT_DOUBLE_EQ(flops(alone, Phase::feed_forward), 2 * 3 * all_rows * 3 * 48 * 100);
   EXPECT_DOUBLE_EQ(parts, total_flops(alone) - flops(alone, Phase::query));
+  // The last rank has blocks 3 and 4, and of the anchor, which fits into the first rank's slice, nothing to compute.
+  const double keys = 2 * (30 + 80) + (3 + 4) * 11;
+  EXPECT_DOUBLE_EQ(bytes(prefill_work(config, partition, 3, 2), Phase::attention),
+                   3 * 2 * (2 * 48 * 160 + 2 * 2 * 8 * keys));
   EXPECT_DOUBLE_EQ(prefill_flops(config, partition), total_flops(alone));
 }
 

@@ -35,7 +35,7 @@ class Parts : public testing::Test {
   void interrupted_run(OpenMode mode, const std::vector<ResultRow>& rows) {
     {
       auto writer = open(mode);
-      for (const auto& row : rows) writer.commit(row);
+      for (const auto& row : rows) writer.commit({row});
     }
     fs::create_directory(parts_);
     std::ofstream(parts_ / "part-000099.h5.tmp") << "half a part";
@@ -45,7 +45,7 @@ class Parts : public testing::Test {
 
   void complete_run(const std::vector<ResultRow>& rows) {
     auto writer = open(OpenMode::refuse_existing);
-    for (const auto& row : rows) writer.commit(row);
+    for (const auto& row : rows) writer.commit({row});
     writer.finish(ids_of({.info = {}, .saved = {}, .rows = rows}));
   }
 
@@ -70,7 +70,7 @@ TEST_F(Parts, EachPartIsACompleteFileAndTheMergeHoldsAllRowsInOrder) {
   const std::vector<ResultRow> rows = {ok_row("a", 1), ok_row("b", 2), failed_row("c"), ok_row("d", 4)};
   auto writer = open(OpenMode::refuse_existing);
   EXPECT_TRUE(writer.finished_keys().empty());
-  for (const auto i : {2U, 0U, 3U, 1U}) writer.commit(rows[i]);
+  for (const auto i : {2U, 0U, 3U, 1U}) writer.commit({rows[i]});
   expect_same(read_results(parts_ / "part-000001.h5").rows.at(0), rows[2]);
   expect_same(read_results(parts_ / "part-000003.h5").rows.at(0), rows[3]);
   EXPECT_FALSE(fs::exists(file_));
@@ -92,18 +92,24 @@ TEST_F(Parts, NothingButTheFileIsLeftAfterARun) {
 
 TEST_F(Parts, QuickDocumentsShareAPart) {
   auto writer = open(OpenMode::refuse_existing, never);
-  writer.commit(ok_row("a", 1));
-  writer.commit(ok_row("b", 2));
-  writer.flush_if_due();
+  writer.commit({ok_row("a", 1)});
+  writer.commit({ok_row("b", 2)});
   EXPECT_EQ(part_count(), 0);
   writer.flush();
   EXPECT_EQ(part_count(), 1);
   EXPECT_EQ(read_results(parts_ / "part-000001.h5").rows.size(), 2U);
   writer.flush();
   EXPECT_EQ(part_count(), 1);
-  writer.commit(ok_row("c", 3));
+  writer.commit({ok_row("c", 3)});
   writer.finish({});
   EXPECT_EQ(ids_of(read_results(file_)), (std::vector<std::string>{"a", "b", "c"}));
+}
+
+TEST_F(Parts, RowsOfADocumentStayTogether) {
+  auto writer = open(OpenMode::refuse_existing, at_once);
+  writer.commit({ok_row("a", 1), ok_row("a#2", 2), ok_row("a#3", 3)});
+  EXPECT_EQ(part_count(), 1);
+  EXPECT_EQ(ids_of(read_results(parts_ / "part-000001.h5")), (std::vector<std::string>{"a", "a#2", "a#3"}));
 }
 
 TEST_F(Parts, ARowThatIsCheckedLaterReplacesTheOneThatWaits) {
@@ -113,9 +119,9 @@ TEST_F(Parts, ARowThatIsCheckedLaterReplacesTheOneThatWaits) {
   unchecked.drift.reset();
   {
     auto writer = open(OpenMode::refuse_existing, never);
-    writer.commit(unchecked);
-    writer.commit(ok_row("b", 2));
-    writer.commit(checked);
+    writer.commit({unchecked});
+    writer.commit({ok_row("b", 2)});
+    writer.commit({checked});
     EXPECT_TRUE(writer.earlier_drifts().empty());
     writer.flush();
   }
@@ -135,7 +141,7 @@ TEST_F(Parts, DriftOfARowThatWasAnsweredAnewDoesNotCount) {
   a.key = "another";
   a.drift.reset();
   auto writer = open(OpenMode::resume);
-  writer.commit(a);
+  writer.commit({a});
   const DriftSummary drifts = writer.finish({"a", "b"});
   EXPECT_EQ(drifts.answers, 1);
   EXPECT_EQ(drifts.equal, 1);
@@ -149,7 +155,7 @@ TEST_F(Parts, AnInterruptedRunIsResumed) {
     EXPECT_EQ(writer.finished_keys(), (std::unordered_set<std::string>{"key-of-a", "key-of-c"}));
     EXPECT_FALSE(fs::exists(parts_ / "part-000099.h5.tmp"));
     EXPECT_FALSE(fs::exists(file_.string() + ".tmp"));
-    writer.commit(ok_row("b", 2));
+    writer.commit({ok_row("b", 2)});
     EXPECT_TRUE(fs::exists(parts_ / "part-000004.h5"));
     writer.finish({"a", "b", "c"});
   }
@@ -163,8 +169,8 @@ TEST_F(Parts, AFinishedFileIsResumed) {
   complete_run({ok_row("a", 1), failed_row("b")});
   auto writer = open(OpenMode::resume);
   EXPECT_EQ(writer.finished_keys(), (std::unordered_set<std::string>{"key-of-a"}));
-  writer.commit(failed_row("b", "failed again"));
-  writer.commit(ok_row("c", 3));
+  writer.commit({failed_row("b", "failed again")});
+  writer.commit({ok_row("c", 3)});
   writer.finish({"c", "b", "a"});
   const auto results = read_results(file_);
   ASSERT_EQ(ids_of(results), (std::vector<std::string>{"c", "b", "a"}));
@@ -232,7 +238,7 @@ TEST_F(Parts, OverwritingKeepsTheOldFileUntilTheEnd) {
   EXPECT_TRUE(writer.finished_keys().empty());
   EXPECT_EQ(part_count(), 0);
   EXPECT_EQ(bytes_of(file_), before);
-  writer.commit(ok_row("new", 3));
+  writer.commit({ok_row("new", 3)});
   EXPECT_EQ(bytes_of(file_), before);
   writer.finish({});
   EXPECT_EQ(ids_of(read_results(file_)), (std::vector<std::string>{"new"}));
@@ -244,7 +250,7 @@ TEST_F(Parts, AnInterruptedOverwriteGoesOnWithoutTheOldFile) {
   {
     auto writer = open(OpenMode::resume);
     EXPECT_EQ(writer.finished_keys(), (std::unordered_set<std::string>{"key-of-new"}));
-    writer.commit(ok_row("more", 3));
+    writer.commit({ok_row("more", 3)});
     writer.finish({});
   }
   EXPECT_EQ(ids_of(read_results(file_)), (std::vector<std::string>{"new", "more"}));
@@ -314,9 +320,9 @@ TEST_F(Parts, AFullDiskDamagesNothing) {
   const auto before = bytes_of(file_);
   {
     auto writer = open(OpenMode::resume, never);
-    writer.commit(ok_row("b", 2));
+    writer.commit({ok_row("b", 2)});
     writer.flush();
-    writer.commit(ok_row("c", 3));
+    writer.commit({ok_row("c", 3)});
     const auto message = error_of([&] {
       const FullDisk full(1000);
       writer.flush();
@@ -401,10 +407,10 @@ TEST_F(Parts, GroupsCommitToTheSameFolderAndTheFirstMerges) {
   {
     auto second = open(OpenMode::resume, at_once, everything, 1, 2);
     EXPECT_EQ(second.finished_keys(), (std::unordered_set<std::string>{"key-of-z"}));
-    for (const auto* id : {"b", "d"}) second.commit(ok_row(id, 2));
-    first.commit(ok_row("a", 1));
-    second.commit(ok_row("e", 5));
-    first.commit(ok_row("c", 3));
+    for (const auto* id : {"b", "d"}) second.commit({ok_row(id, 2)});
+    first.commit({ok_row("a", 1)});
+    second.commit({ok_row("e", 5)});
+    first.commit({ok_row("c", 3)});
     EXPECT_EQ(part_count(), 6);
     EXPECT_TRUE(fs::exists(parts_ / "lock-1"));
   }

@@ -144,7 +144,8 @@ TEST_F(RulerTest, NeedlesAreInTheContextOnceAndSayWhatIsAsked) {
       std::set<std::string> values;
       std::size_t count = 0;
       for (std::sregex_iterator match(context.begin(), context.end(), sentence), end; match != end; ++match, ++count) {
-        if (query.find(fmt::format(" {}", (*match)[1].str())) != std::string::npos) asked.insert((*match)[2]);
+        const std::regex whole_key(fmt::format(" {}(?![a-z0-9-])", (*match)[1].str()));
+        if (std::regex_search(query, whole_key)) asked.insert((*match)[2]);
         EXPECT_TRUE(values.insert((*match)[2]).second);
       }
       if (needle.needles > 0) {
@@ -282,6 +283,8 @@ TEST_F(RulerTest, TheSameSeedGivesTheSameBytesAndSamplesDiffer) {
   }
   EXPECT_EQ(contexts.size(), 39U);
   EXPECT_EQ(asked.size(), 39U);
+  EXPECT_EQ(generate({"vt", "vt"}, tokenizer, TemplateKind::chatml, 15000, 3),
+            generate({"vt"}, tokenizer, TemplateKind::chatml, 15000, 3));
   // A sample does not depend on how many are made.
   EXPECT_TRUE(generate({"vt"}, tokenizer, TemplateKind::chatml, 15000, 3)
                   .starts_with(generate({"vt"}, tokenizer, TemplateKind::chatml, 15000, 2)));
