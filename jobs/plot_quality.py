@@ -27,9 +27,9 @@ SWEEP_BLOCKS = 8
 DODGE = 0.06  # octaves between methods beside each other, so that equal values can be told apart
 COLOURS = {"full": "#000000", "star": "#D55E00", "apb-retaining-heads": "#0072B2", "apb-query-similarity": "#009E73",
            "apb-recent": "#E69F00", "apb-random": "#CC79A7", "no-passing": "#56B4E9", "no-anchor": "#999999",
-           "no-anchor-query": "#7F7F00"}
+           "no-anchor-query": "#7F7F00", "everything": "#7F3F00"}
 LABELS = {"no-passing": "apb, nothing passed", "no-anchor": "apb without anchor",
-          "no-anchor-query": "apb, no question in the anchor"}
+          "no-anchor-query": "apb, no question in the anchor", "everything": "apb, everything passed"}
 
 
 def label_of(kind):
@@ -131,9 +131,10 @@ def task_table(model, length, cells):
 
 def block_table(model, length, cells):
     blocks = sorted({split(name)[1] for name in cells} - {None})
-    kinds = [kind for kind in COLOURS if sum((f"{kind}-b{count}" in cells) for count in blocks) > 1]
-    if not kinds:
+    if len(blocks) < 2:
         return ""
+    kinds = [kind for kind in COLOURS  # not those of the sweeps' number of blocks alone
+             if any(f"{kind}-b{count}" in cells for count in blocks if count != SWEEP_BLOCKS)]
     rows = [[label_of(kind), *(percent(cells.get(f"{kind}-b{count}", {}).get("score")) for count in blocks)]
             for kind in kinds]
     return table(f"{model}, {length:,} tokens: number of blocks", ["", *(f"B = {count}" for count in blocks)], rows)

@@ -163,6 +163,8 @@ class Study:
             for count in BLOCKS:
                 if count != SWEEP_BLOCKS:
                     methods(count)
+            most = max(BLOCKS)  # is it how much is passed that matters, or which tokens?
+            found.append((f"everything-b{most}", apb_options(model, best, most) + ["--passing-length", length // most]))
         return found
 
     def cells(self):
