@@ -9,6 +9,7 @@ accuracy against length, against anchor and passing length, and against the time
 """
 import argparse
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -59,7 +60,7 @@ def prefill_seconds(path):
 
 
 def score(apb, work):
-    """{model: {length: {name: {"score": average, "tasks": {task: score}, "seconds": prefill, "rows": samples}}}}"""
+    """{model: {length: {name: {"score": average, "tasks": {task: score}, "samples": {id: score}, …}}}}"""
     found, files = {}, []
     for model in sorted(path for path in work.iterdir() if path.is_dir()):
         for folder in lengths_of(model):
@@ -77,6 +78,7 @@ def score(apb, work):
             found.setdefault(model.name, {})[int(folder.name)] = {
                 path.stem: {"score": one["averages"][0]["score"],
                             "tasks": {task["task"]: task["score"] for task in one["tasks"]},
+                            "samples": {name: value for task in one["tasks"] for name, value in task["scores"].items()},
                             "rows": min(task["rows"] for task in one["tasks"]),
                             "used": used(one),
                             "seconds": prefill_seconds(folder / "timing" / path.name)}
@@ -140,6 +142,28 @@ def block_table(model, length, cells):
     return table(f"{model}, {length:,} tokens: number of blocks", ["", *(f"B = {count}" for count in blocks)], rows)
 
 
+def sign_test(better, worse):
+    """How probable so uneven a split is where both are as good."""
+    count, fewer = better + worse, min(better, worse)
+    return min(1, 2 * sum(math.comb(count, number) for number in range(fewer + 1)) / 2 ** count)
+
+
+def paired_table(model, length, cells):
+    """Every method against full on the same samples."""
+    names = sorted((name for name in cells if split(name)[1]), key=lambda name: (split(name)[1], name))
+    if "full" not in cells or not names:
+        return ""
+    rows = []
+    for name in names:
+        kind, blocks = split(name)
+        pairs = [(value, cells["full"]["samples"][sample]) for sample, value in cells[name]["samples"].items()]
+        better, worse = sum(own > full for own, full in pairs), sum(own < full for own, full in pairs)
+        rows.append([f"{label_of(kind)}, B = {blocks}", f"{len(pairs)}", f"{better}", f"{worse}",
+                     f"{sign_test(better, worse):.2g}"])
+    return table(f"{model}, {length:,} tokens: against full, sample by sample", ["", "samples", "better", "worse", "sign test"],
+                 rows)
+
+
 def sweep(cells, letter):
     """[(tokens, name)] of a sweep, in ascending order."""
     field = {"a": "anchor_lengths", "p": "passing_lengths"}[letter]
@@ -163,7 +187,8 @@ def tables(found):
     for model, by_length in found.items():
         parts.append(method_table(model, by_length))
         for length, cells in by_length.items():
-            parts += [task_table(model, length, cells), block_table(model, length, cells), sweep_table(model, length, cells)]
+            parts += [task_table(model, length, cells), block_table(model, length, cells), paired_table(model, length, cells),
+                      sweep_table(model, length, cells)]
     return "\n".join(part for part in parts if part)
 
 

@@ -40,7 +40,12 @@ class QualityTest(unittest.TestCase):
         self.assertEqual(two_hop["apb-retaining-heads-b8"], 1)
         self.assertLess(two_hop["star-b8"], 0.7)
         tables = (self.work / "tables.md").read_text()
-        row = next(line for line in tables.splitlines() if line.startswith("| star") and line.count("|") > 4)
+        samples = {pathlib.Path(one["file"]).stem: {name: value for task in one["tasks"] for name, value in
+                                                    task["scores"].items()} for one in scores}
+        worse = sum(samples["star-b8"][name] < value for name, value in samples["full"].items())
+        self.assertGreater(worse, 2)
+        self.assertIn(f"| star, B = 8 | {len(samples['full'])} | 0 | {worse} | {2 / 2 ** worse:.2g} |", tables)
+        row = next(line for line in tables.splitlines() if line.startswith("| star |") and line.count("|") > 4)
         self.assertEqual(float(row.split("|")[-2].split("(")[0]), round(100 * two_hop["star-b8"], 1))
         for picture in ("retrieval-length.svg", "retrieval-time-2048.svg"):
             self.assertIn("<svg", (self.work / picture).read_text())
