@@ -112,8 +112,7 @@ ExitCode run(const RunOptions& asked, const std::string& command_line, MpiCommun
   WorkQueue queue(world, coordinates);
   device->set_progress([&] {
     queue.progress();
-    ranks.progress();
-    return true;
+    return ranks.progress() || placement.groups() > 1;  // other groups may want something at any time
   });
   std::unique_ptr<Coordinator> coordinator;
   const auto coordinate = [&] { coordinator = std::make_unique<Coordinator>(options, config, info, placement, queue); };
